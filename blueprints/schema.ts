@@ -1,0 +1,186 @@
+/** The documents people write: Service, Cell and Blueprint. From these schemas follow types, checks, JSON Schema and docs. */
+import { z } from 'zod';
+
+const name = z
+  .string()
+  .regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, 'must be lower-case letters, digits and hyphens, 1 to 63 characters');
+const probability = z.number().min(0).max(1);
+const port = z.number().int().min(1).max(65535);
+const basisPoints = z.number().int().min(0).max(10_000);
+
+const level = z
+  .strictObject({
+    enter: probability.describe('Failure probability at which the level begins.'),
+    exit: probability.describe('Failure probability under which the level ends. Must be below `enter`.'),
+    persistS: z
+      .number()
+      .min(0)
+      .max(3600)
+      .describe('Seconds the probability must stay beyond enter, or under exit, first.'),
+  })
+  .refine((l) => l.exit < l.enter, { message: 'exit must be below enter', path: ['exit'] });
+
+/** How a service wants to be protected. Every default is safe: a service that says nothing is observed only. */
+export const policySchema = z.strictObject({
+  autonomy: z
+    .enum(['observe', 'advise', 'approve', 'act'])
+    .default('observe')
+    .describe(
+      'observe: score only. advise: open a failover that reports what it would do. approve: wait for a person before traffic moves. act: move traffic.',
+    ),
+  horizonS: z
+    .number()
+    .min(1)
+    .default(60)
+    .describe('The horizon, in seconds, whose failure probability is compared with the levels.'),
+  prepare: level
+    .default({ enter: 0.4, exit: 0.15, persistS: 2 })
+    .describe('From here on a synthetic cell may be created, warmed and armed.'),
+  shift: level.default({ enter: 0.6, exit: 0.25, persistS: 2 }).describe('From here on traffic may move.'),
+  minTrust: probability.default(0.5).describe('Below this trust in the telemetry no level above `prepare` is granted.'),
+  staleAfterS: z.number().min(1).default(15).describe('A risk older than this is stale: the failover holds.'),
+  minSourceLoad: probability
+    .default(0.02)
+    .describe("Traffic moves only if the source's load is above this share of its declared capacity."),
+  canaryBp: basisPoints.default(500).describe('Share, in basis points of the whole service, of the first shift.'),
+  canaryMinRequests: z
+    .number()
+    .int()
+    .min(1)
+    .default(30)
+    .describe('Requests the synthetic cell must answer before a verdict.'),
+  canaryTimeoutS: z.number().min(1).default(60).describe('Without a verdict by then the failover holds and says so.'),
+  maxErrorRatio: probability.default(0.02).describe('Error ratio at the synthetic cell above which the canary fails.'),
+  stepBp: basisPoints.min(1).default(1500).describe('Largest further shift per step while the risk lasts.'),
+  stepIntervalS: z.number().min(0.2).default(3).describe('Seconds between steps, in which the last one is judged.'),
+  reductionBp: basisPoints.min(1).default(1500).describe('Share given back per step once the risk has gone.'),
+  reductionIntervalS: z.number().min(0.2).default(3).describe('Seconds between steps of the way back.'),
+  cooldownS: z.number().min(0).default(60).describe('Seconds a finished failover stays open to absorb late signals.'),
+  retireAfterS: z
+    .number()
+    .min(0)
+    .default(1800)
+    .describe('Seconds an idle synthetic cell is kept before it is retired.'),
+  maxConcurrentFailovers: z.number().int().min(1).default(1).describe('More failovers of the service than this wait.'),
+});
+
+export const serviceSchema = z.strictObject({
+  kind: z.literal('Service'),
+  name,
+  listener: z
+    .strictObject({ address: z.string().default('127.0.0.1'), port })
+    .describe('Where Envoy accepts callers of this service.'),
+  slo: z.strictObject({
+    latencyMs: z.number().positive().describe('A slower answer has missed the objective.'),
+    errorRatio: probability.default(0.05).describe('Above this the service has failed.'),
+  }),
+  healthCheck: z
+    .strictObject({
+      path: z.string().startsWith('/').default('/healthz'),
+      intervalMs: z.number().min(100).default(1000),
+    })
+    .prefault({}),
+  safeSplit: z
+    .record(name, basisPoints)
+    .describe('Shares per cell in basis points, adding up to 10,000: the split to begin with and to return to.')
+    .refine((s) => Object.values(s).reduce((a, b) => a + b, 0) === 10_000, { message: 'shares must add up to 10000' }),
+  policy: policySchema.prefault({}),
+});
+
+export const instanceSchema = z.strictObject({ name, address: z.string(), port });
+
+export const cellSchema = z.strictObject({
+  kind: z.literal('Cell'),
+  name,
+  service: name,
+  role: z.enum(['primary', 'secondary']),
+  zone: z.string().default('local'),
+  blueprint: name.describe('The blueprint this cell was made from; its newest version is taken.'),
+  instances: z
+    .array(instanceSchema)
+    .default([])
+    .describe('Where the cell answers. Leave empty for a cell that a provider runs: its instances are then observed.'),
+});
+
+export const warmUpStepSchema = z.discriminatedUnion('kind', [
+  z.strictObject({
+    kind: z.literal('preload'),
+    path: z
+      .string()
+      .startsWith('/')
+      .describe('POSTed to each instance with {"from": "<peer address>"}; answers {"entries": n}.'),
+    minEntries: z.number().int().min(0).default(1),
+    timeoutS: z.number().min(0.1).default(30),
+  }),
+  z.strictObject({
+    kind: z.literal('connections'),
+    perInstance: z.number().int().min(1).default(4).describe('Connections opened to each instance and used once.'),
+    path: z.string().startsWith('/').default('/healthz'),
+  }),
+  z.strictObject({
+    kind: z.literal('probe'),
+    path: z.string().startsWith('/').describe('Requested on the synthetic cell and on its peers, side by side.'),
+    requests: z.number().int().min(1).default(50).describe('Per instance.'),
+    maxLatencyRatio: z.number().min(1).default(2).describe("Largest accepted p95 as a multiple of the peers'."),
+    toleranceMs: z.number().min(0).default(20).describe('Differences below this are accepted whatever the ratio.'),
+  }),
+]);
+
+export const blueprintSchema = z.strictObject({
+  kind: z.literal('Blueprint'),
+  name,
+  provider: z.enum(['process']).default('process'),
+  image: z
+    .strictObject({
+      os: z.string().default('host').describe('OS image; `host` for processes of this machine.'),
+      command: z
+        .array(z.string())
+        .min(1)
+        .describe(
+          'Argument vector, no shell. {port}, {instance}, {cell}, {service}, {memoryLimitMib} and {dir} are filled in.',
+        ),
+      workingDirectory: z.string().optional(),
+      environment: z.record(z.string(), z.string()).default({}),
+    })
+    .describe('OS image or command.'),
+  dependencies: z
+    .array(z.strictObject({ name: z.string(), version: z.string() }))
+    .default([])
+    .describe('Software the cell needs, by name and version.'),
+  network: z
+    .strictObject({
+      address: z.string().default('127.0.0.1'),
+      egress: z.array(z.string()).default([]).describe('Allowed host:port.'),
+    })
+    .prefault({}),
+  security: z
+    .strictObject({
+      user: z.string().optional().describe('User the cell runs as; the same for source and synthetic.'),
+      identity: z.string().optional(),
+      secrets: z.array(z.string()).default([]).describe('References only, never values.'),
+    })
+    .prefault({}),
+  resources: z.strictObject({
+    instances: z.number().int().min(1).max(64).default(2),
+    memoryLimitMib: z.number().int().min(16),
+    cpu: z.number().positive().optional(),
+  }),
+  capacity: z
+    .strictObject({ requestsPerSecond: z.number().positive() })
+    .describe('What the whole cell was shown to carry within the objective.'),
+  dataSync: z.strictObject({ kind: z.literal('none') }).default({ kind: 'none' }),
+  readiness: z
+    .strictObject({ path: z.string().startsWith('/').default('/healthz'), timeoutS: z.number().min(0.5).default(20) })
+    .prefault({}),
+  warmUp: z.array(warmUpStepSchema).default([]),
+});
+
+export const documentSchema = z.discriminatedUnion('kind', [serviceSchema, cellSchema, blueprintSchema]);
+
+export type Policy = z.infer<typeof policySchema>;
+export type ServiceDocument = z.infer<typeof serviceSchema>;
+export type CellDocument = z.infer<typeof cellSchema>;
+export type BlueprintDocument = z.infer<typeof blueprintSchema>;
+export type WarmUpStep = z.infer<typeof warmUpStepSchema>;
+export type Instance = z.infer<typeof instanceSchema>;
+export type Document = z.infer<typeof documentSchema>;

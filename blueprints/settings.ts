@@ -1,0 +1,70 @@
+/** The settings of Understudy's own processes: where Kafka, Temporal, Postgres and the control plane are. One YAML file. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parse } from 'yaml';
+import { z } from 'zod';
+import { packageRoot } from '../package-root';
+
+export const decoderNames = ['detect', 'otlp', 'understudy-json'] as const;
+
+export const settingsSchema = z.strictObject({
+  kafka: z.strictObject({
+    brokers: z.array(z.string()).min(1),
+    groupId: z.string().default('understudy-scoring'),
+    telemetry: z
+      .array(z.strictObject({ topic: z.string(), decoder: z.enum(decoderNames).default('detect') }))
+      .min(1)
+      .default([
+        { topic: 'understudy.telemetry.otlp', decoder: 'otlp' },
+        { topic: 'understudy.telemetry.json', decoder: 'understudy-json' },
+      ]),
+    scoresTopic: z.string().default('understudy.scores'),
+    deadLetterTopic: z.string().default('understudy.dead-letter'),
+  }),
+  temporal: z.strictObject({
+    address: z.string(),
+    namespace: z.string().default('default'),
+    failoverTaskQueue: z.string().default('understudy-failover'),
+    scoringTaskQueue: z.string().default('understudy-scoring'),
+    uiAddress: z.string().optional().describe('Base URL of the Temporal UI, for links.'),
+  }),
+  postgres: z.strictObject({ url: z.string().describe('postgres://user:password@host:port/database') }),
+  controlPlane: z.strictObject({
+    xdsAddress: z.string().describe('host:port of ADS and load reporting.'),
+    trafficAddress: z.string().describe('host:port of the traffic API.'),
+    loadReportIntervalMs: z.number().int().min(100).default(1000),
+    acknowledgeTimeoutMs: z.number().int().min(50).default(5000),
+  }),
+  scoring: z
+    .strictObject({
+      stepMs: z.number().int().min(100).default(1000).describe('Sampling step: one score per cell and step.'),
+      latenessMs: z.number().int().min(0).default(500).describe('How long a tick waits for late samples.'),
+      maxSampleAgeS: z.number().min(1).default(120).describe('Older samples are dead-lettered as stale.'),
+      maxFutureS: z.number().min(0).default(5).describe('Samples further ahead of this clock are dead-lettered.'),
+      maxRecordBytes: z
+        .number()
+        .int()
+        .min(1024)
+        .default(1_048_576)
+        .describe('Larger records are dead-lettered undecoded.'),
+      riskChangedEveryMs: z.number().int().min(500).default(2000),
+      modelManifest: z.string().default(join(packageRoot, 'models', 'manifest.json')),
+    })
+    .prefault({}),
+  processProvider: z
+    .strictObject({
+      stateDir: z.string().describe('Where the process provider keeps what it runs.').default('.runs/cells'),
+    })
+    .prefault({}),
+  logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+});
+
+export type Settings = z.infer<typeof settingsSchema>;
+
+/** Reads and checks a settings file. Throws an Error that names the file, the path within it and the reason. */
+export function loadSettings(file: string): Settings {
+  const parsed = settingsSchema.safeParse(parse(readFileSync(file, 'utf8')));
+  if (parsed.success) return parsed.data;
+  const reasons = parsed.error.issues.map((i) => `${file}: ${i.path.join('.') || '(top)'}: ${i.message}`);
+  throw new Error(reasons.join('\n'));
+}

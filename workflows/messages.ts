@@ -1,0 +1,100 @@
+/** The messages of `PredictiveFailover`: what starts it, what it is told, what it answers. Plain data, shared with clients. */
+import type { RiskEvent } from '../prediction/contracts';
+
+export const phases = [
+  'assessing',
+  'provisioning',
+  'warming',
+  'armed',
+  'canary',
+  'shifting',
+  'failed-over',
+  'draining',
+  'cooldown',
+] as const;
+export type Phase = (typeof phases)[number];
+
+export const outcomes = ['failed-over', 'drained', 'refused', 'aborted', 'compensated'] as const;
+export type Outcome = (typeof outcomes)[number];
+
+export interface FailoverInput {
+  service: string;
+  /** The source: the cell that is predicted to fail. */
+  cell: string;
+}
+
+/** One workflow per source cell, so that two failovers of one cell cannot exist. */
+export function failoverWorkflowId(service: string, cell: string): string {
+  return `failover/${service}/${cell}`;
+}
+
+export interface FailoverResult {
+  outcome: Outcome;
+  reason: string;
+}
+
+export const overrideActions = ['approve', 'hold', 'resume', 'step', 'complete', 'drain', 'abort', 'promote'] as const;
+export type OverrideAction = (typeof overrideActions)[number];
+
+/** What a person orders, by signal or update; both go through the same pure function. */
+export interface Override {
+  action: OverrideAction;
+  by: string;
+  reason: string;
+  /** For `step`: the share of the service the synthetic cell is to carry, in basis points. */
+  shareBp?: number;
+}
+
+export interface OverrideAnswer {
+  accepted: boolean;
+  /** Why not, or what follows. */
+  message: string;
+}
+
+export const signalNames = { riskChanged: 'riskChanged', override: 'override' } as const;
+export const updateNames = { override: 'override' } as const;
+export const queryNames = { dossier: 'dossier' } as const;
+export const workflowTypes = {
+  predictiveFailover: 'PredictiveFailover',
+  telemetrySupervision: 'TelemetrySupervision',
+} as const;
+
+/** Search attributes, registered on the server under these names and types. */
+export const searchAttributes = {
+  FailoverPhase: 'KEYWORD',
+  FailoverService: 'KEYWORD',
+  FailoverCell: 'KEYWORD',
+  FailoverOutcome: 'KEYWORD',
+  RiskScore: 'DOUBLE',
+} as const;
+
+/** One line of the dossier: what happened, why, and the evidence. */
+export interface DossierEntry {
+  /** ISO 8601, workflow time. */
+  at: string;
+  phase: Phase;
+  /** One sentence for a person. */
+  what: string;
+  evidence?: Record<string, unknown>;
+}
+
+/** Everything that explains a failover. Answered by the query `dossier` and kept in Postgres when the run ends. */
+export interface Dossier {
+  failover: string;
+  runId: string;
+  service: string;
+  cell: string;
+  syntheticCell: string | null;
+  startedAt: string;
+  endedAt: string | null;
+  phase: Phase;
+  outcome: Outcome | null;
+  reason: string | null;
+  /** When each phase was entered. */
+  phaseTimes: { phase: Phase; at: string }[];
+  firstRisk: RiskEvent;
+  lastRisk: RiskEvent;
+  /** Traffic steps that were commanded, in order. */
+  steps: { at: string; epoch: number; split: Record<string, number>; reason: string; acknowledgedBy: number }[];
+  entries: DossierEntry[];
+}
