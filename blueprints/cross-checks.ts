@@ -1,0 +1,174 @@
+/** Whether documents fit together and to what the store already holds, decided without a database. */
+import type { CellRecord, ServiceRecord } from './records';
+import type { BlueprintDocument, CellDocument, Document, ServiceDocument } from './schema';
+
+/** Something that cannot be accepted: where (index of the document, path within it) and why. */
+export interface Problem {
+  document: number;
+  path: (string | number)[];
+  reason: string;
+}
+
+/** What the store holds before the documents are applied. */
+export interface Known {
+  services: ServiceRecord[];
+  cells: CellRecord[];
+  blueprints: ReadonlySet<string>;
+}
+
+interface Placed<T> {
+  document: number;
+  spec: T;
+}
+
+/** Every reason against applying these documents together; none if they can be applied. */
+export function crossCheck(documents: Document[], known: Known): Problem[] {
+  const services: Placed<ServiceDocument>[] = [];
+  const cells: Placed<CellDocument>[] = [];
+  const blueprints: Placed<BlueprintDocument>[] = [];
+  const problems: Problem[] = [];
+  const first = new Map<string, number>();
+  documents.forEach((spec, document) => {
+    const key = `${spec.kind} ${spec.name}`;
+    const earlier = first.get(key);
+    if (earlier !== undefined)
+      problems.push({ document, path: ['name'], reason: `${key} is already document ${earlier + 1}` });
+    else first.set(key, document);
+    if (spec.kind === 'Service') services.push({ document, spec });
+    else if (spec.kind === 'Cell') cells.push({ document, spec });
+    else blueprints.push({ document, spec });
+  });
+
+  // What will be there once the documents are applied: by name, the document's word over the store's.
+  const serviceOf = new Map(known.cells.map((cell) => [cell.name, cell.service]));
+  for (const { spec } of cells) serviceOf.set(spec.name, spec.service);
+  const serviceNames = new Set([...known.services.map(({ name }) => name), ...services.map(({ spec }) => spec.name)]);
+  const blueprintNames = new Set([...known.blueprints, ...blueprints.map(({ spec }) => spec.name)]);
+
+  for (const service of services) problems.push(...checkService(service, serviceOf, known));
+  problems.push(...checkListeners(services, known));
+  for (const cell of cells) problems.push(...checkCell(cell, serviceNames, blueprintNames, known));
+  problems.push(...checkAddresses(cells, known));
+  for (const blueprint of blueprints) problems.push(...checkBlueprint(blueprint));
+  return problems.sort((a, b) => a.document - b.document);
+}
+
+function checkService(
+  { document, spec }: Placed<ServiceDocument>,
+  serviceOf: Map<string, string>,
+  known: Known,
+): Problem[] {
+  const problems: Problem[] = [];
+  const synthetic = new Set(known.cells.filter(({ role }) => role === 'synthetic').map(({ name }) => name));
+  for (const cell of Object.keys(spec.safeSplit)) {
+    const path = ['safeSplit', cell];
+    const service = serviceOf.get(cell);
+    if (service === undefined)
+      problems.push({ document, path, reason: `there is no cell ${cell}, neither here nor in the store` });
+    else if (service !== spec.name)
+      problems.push({ document, path, reason: `cell ${cell} belongs to service ${service}, not to ${spec.name}` });
+    else if (synthetic.has(cell))
+      problems.push({ document, path, reason: `cell ${cell} is synthetic: the safe split names declared cells only` });
+  }
+  const { prepare, shift } = spec.policy;
+  if (prepare.enter > shift.enter)
+    problems.push({
+      document,
+      path: ['policy', 'prepare', 'enter'],
+      reason: `must not be above shift.enter (${shift.enter}), is ${prepare.enter}: what is not prepared cannot take traffic`,
+    });
+  if (prepare.exit > shift.exit)
+    problems.push({
+      document,
+      path: ['policy', 'prepare', 'exit'],
+      reason: `must not be above shift.exit (${shift.exit}), is ${prepare.exit}`,
+    });
+  return problems;
+}
+
+function checkListeners(services: Placed<ServiceDocument>[], known: Known): Problem[] {
+  const problems: Problem[] = [];
+  const changed = new Set(services.map(({ spec }) => spec.name));
+  const taken = new Map<string, string>();
+  for (const { name, spec } of known.services)
+    if (!changed.has(name)) taken.set(`${spec.listener.address}:${spec.listener.port}`, name);
+  for (const { document, spec } of services) {
+    const listener = `${spec.listener.address}:${spec.listener.port}`;
+    const other = taken.get(listener);
+    if (other !== undefined && other !== spec.name)
+      problems.push({ document, path: ['listener'], reason: `${listener} is already service ${other}'s` });
+    taken.set(listener, spec.name);
+  }
+  return problems;
+}
+
+function checkCell(
+  { document, spec }: Placed<CellDocument>,
+  services: ReadonlySet<string>,
+  blueprints: ReadonlySet<string>,
+  known: Known,
+): Problem[] {
+  const problems: Problem[] = [];
+  if (!services.has(spec.service))
+    problems.push({
+      document,
+      path: ['service'],
+      reason: `there is no service ${spec.service}, neither here nor in the store`,
+    });
+  if (!blueprints.has(spec.blueprint))
+    problems.push({
+      document,
+      path: ['blueprint'],
+      reason: `there is no blueprint ${spec.blueprint}, neither here nor in the store`,
+    });
+  const before = known.cells.find(({ name }) => name === spec.name);
+  if (before?.role === 'synthetic')
+    problems.push({ document, path: ['name'], reason: `${spec.name} is the name of a synthetic cell that exists now` });
+  else if (before && before.service !== spec.service)
+    problems.push({
+      document,
+      path: ['service'],
+      reason: `the cell belongs to service ${before.service}; a cell keeps its service: give the new one another name`,
+    });
+  const names = new Set<string>();
+  spec.instances.forEach(({ name }, index) => {
+    if (names.has(name))
+      problems.push({ document, path: ['instances', index, 'name'], reason: `instance ${name} is listed twice` });
+    names.add(name);
+  });
+  return problems;
+}
+
+/** Envoy silently drops the second endpoint of one address, so each address stands for one instance only. */
+function checkAddresses(cells: Placed<CellDocument>[], known: Known): Problem[] {
+  const problems: Problem[] = [];
+  const declared = new Set(cells.map(({ spec }) => spec.name));
+  const taken = new Map<string, string>();
+  for (const cell of known.cells)
+    if (!declared.has(cell.name))
+      for (const { address, port } of cell.instances) taken.set(`${address}:${port}`, `cell ${cell.name}`);
+  for (const { document, spec } of cells)
+    spec.instances.forEach(({ address, port }, index) => {
+      const other = taken.get(`${address}:${port}`);
+      if (other !== undefined)
+        problems.push({
+          document,
+          path: ['instances', index],
+          reason: `${address}:${port} already belongs to ${other}`,
+        });
+      taken.set(`${address}:${port}`, `cell ${spec.name}`);
+    });
+  return problems;
+}
+
+function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[] {
+  const { command, environment } = spec.image;
+  if ([...command, ...Object.values(environment)].some((text) => text.includes('{port}'))) return [];
+  return [
+    {
+      document,
+      path: ['image', 'command'],
+      reason: 'neither the command nor the environment names {port}, so an instance cannot know where to listen',
+    },
+  ];
+}

@@ -1,0 +1,7 @@
+/** The migrations by name, in the order they run. A migration that has been released is never edited. */
+import type { Migration } from 'kysely';
+import * as store from './0001-store';
+
+export const migrations: Record<string, Migration> = {
+  '0001-store': store,
+};

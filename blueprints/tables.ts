@@ -1,0 +1,89 @@
+/** The tables of the store as the query builder sees them, and the way from a row to a record. */
+import { sql, type ColumnType, type Generated, type RawBuilder, type Selectable } from 'kysely';
+import type { Dossier } from '../workflows/messages';
+import type {
+  BlueprintVersion,
+  CellRecord,
+  CellRole,
+  CellShare,
+  CellState,
+  ServiceRecord,
+  TrafficState,
+} from './records';
+import {
+  blueprintSchema,
+  serviceSchema,
+  type BlueprintDocument,
+  type CellDocument,
+  type Instance,
+  type ServiceDocument,
+} from './schema';
+
+type Json<T> = ColumnType<T, RawBuilder<T>, RawBuilder<T>>;
+/** Postgres' bigint comes as text; the epochs of one service stay far below 2^53. */
+type BigInt = ColumnType<string, number, number>;
+type Timestamp = ColumnType<Date, Date | undefined, Date | RawBuilder<Date>>;
+
+export interface Tables {
+  services: { name: string; spec: Json<ServiceDocument>; updated_at: Timestamp };
+  blueprints: { name: string; version: number; spec: Json<BlueprintDocument>; created_at: Timestamp };
+  cells: {
+    name: string;
+    service: string;
+    role: CellRole;
+    zone: string;
+    blueprint_name: string;
+    blueprint_version: number;
+    state: CellState;
+    state_since: Timestamp;
+    instances: Json<Instance[]>;
+    source_cell: Generated<string | null>;
+    owner: Generated<string | null>;
+    document: ColumnType<CellDocument | null, RawBuilder<CellDocument> | undefined, RawBuilder<CellDocument>>;
+  };
+  traffic: { service: string; epoch: BigInt; split: Json<CellShare[]> };
+  split_changes: {
+    service: string;
+    epoch: BigInt;
+    split: Json<CellShare[]>;
+    reason: string;
+    by: string;
+    idempotency_key: string;
+    at: Timestamp;
+  };
+  dossiers: { failover: string; run_id: string; started_at: ColumnType<Date, string, string>; dossier: Json<Dossier> };
+}
+
+/** A value for a jsonb column. The driver would turn a plain array into a Postgres array. */
+export function jsonb<T>(value: T): RawBuilder<T> {
+  return sql<T>`${JSON.stringify(value)}::jsonb`;
+}
+
+/** Stored documents are read through their schema, so that a setting added later has its default. */
+export function serviceRecord(row: Pick<Selectable<Tables['services']>, 'name' | 'spec'>): ServiceRecord {
+  return { name: row.name, spec: serviceSchema.parse(row.spec) };
+}
+
+export function blueprintVersion(
+  row: Pick<Selectable<Tables['blueprints']>, 'name' | 'version' | 'spec'>,
+): BlueprintVersion {
+  return { name: row.name, version: row.version, spec: blueprintSchema.parse(row.spec) };
+}
+
+export function cellRecord(row: Selectable<Tables['cells']>): CellRecord {
+  return {
+    name: row.name,
+    service: row.service,
+    role: row.role,
+    zone: row.zone,
+    blueprint: { name: row.blueprint_name, version: row.blueprint_version },
+    state: row.state,
+    instances: row.instances,
+    sourceCell: row.source_cell,
+    owner: row.owner,
+  };
+}
+
+export function trafficState(row: Selectable<Tables['traffic']>): TrafficState {
+  return { service: row.service, epoch: Number(row.epoch), split: row.split };
+}
