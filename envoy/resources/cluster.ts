@@ -1,0 +1,128 @@
+/** Clusters: one per service that carries live traffic over all its cells, and one per cell for probes. */
+import type { ServiceDocument } from '../../blueprints/schema';
+import { duration, type EnvoyMessage } from '../protos';
+import { anyOf, cellClusterName, type Resource } from './resource';
+
+/** What of a service's declared cells shapes its cluster. Synthetic cells have no part in it: a cluster that changed
+ * when one is armed would be created anew by Envoy, with new connections and health checks, at the worst moment. */
+export interface ServiceSize {
+  /** Primary and secondary cells. */
+  declaredCells: number;
+  /** What they carry together, requests per second. */
+  requestsPerSecond: number;
+}
+
+/** The cluster of live traffic: localities are cells, locality weights their shares. */
+export function serviceCluster(service: ServiceDocument, size: ServiceSize): Resource {
+  const limit = inFlightLimit(service, size);
+  return {
+    type: 'cluster',
+    name: service.name,
+    references: [{ type: 'endpoints', name: service.name }],
+    message: {
+      ...edsCluster(service.name),
+      common_lb_config: {
+        locality_weighted_lb_config: {},
+        // Panic routing would ignore the weights and feed hosts that are draining or down.
+        healthy_panic_threshold: { value: 0 },
+        // By default Envoy sits on health changes for a second before it acts on them.
+        update_merge_window: duration(0),
+        ignore_new_hosts_until_first_hc: true,
+      },
+      // Otherwise a removed host that still answers its health check is routed to.
+      ignore_health_on_host_removal: true,
+      circuit_breakers: circuitBreakers(limit),
+      health_checks: [healthCheck(service)],
+      outlier_detection: outlierDetection(size.declaredCells),
+    },
+  };
+}
+
+/**
+ * The cluster of one cell. Without health checks and outlier detection on purpose: a probe is to meet the cell as it
+ * is, and a second set of checks would only load it.
+ */
+export function cellCluster(service: ServiceDocument, cell: string, size: ServiceSize): Resource {
+  const name = cellClusterName(service.name, cell);
+  return {
+    type: 'cluster',
+    name,
+    references: [{ type: 'endpoints', name }],
+    message: {
+      ...edsCluster(name),
+      common_lb_config: { healthy_panic_threshold: { value: 0 }, update_merge_window: duration(0) },
+      circuit_breakers: circuitBreakers(inFlightLimit(service, size)),
+    },
+  };
+}
+
+/**
+ * Requests in flight above which Envoy sheds load, so that an overloaded survivor answers some callers in time rather
+ * than all of them late: four times what the declared cells hold when they answer at the objective's limit.
+ */
+export function inFlightLimit(service: ServiceDocument, size: ServiceSize): number {
+  return Math.max(64, Math.ceil((4 * size.requestsPerSecond * service.slo.latencyMs) / 1000));
+}
+
+function edsCluster(name: string): EnvoyMessage {
+  return {
+    name,
+    type: 'EDS',
+    eds_cluster_config: { service_name: name, eds_config: { resource_api_version: 'V3', ads: {} } },
+    connect_timeout: duration(1000),
+    lb_policy: 'ROUND_ROBIN',
+    typed_extension_protocol_options: {
+      'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': {
+        '@type': anyOf('envoy.extensions.upstreams.http.v3.HttpProtocolOptions'),
+        explicit_http_config: { http_protocol_options: {} },
+        // Below the 5 s after which a Node.js server closes an idle connection: never write into one it is closing.
+        common_http_protocol_options: { idle_timeout: duration(4000) },
+      },
+    },
+  };
+}
+
+function circuitBreakers(limit: number): EnvoyMessage {
+  return {
+    thresholds: [
+      {
+        max_connections: { value: 10_000 },
+        max_pending_requests: { value: limit },
+        max_requests: { value: limit },
+        retry_budget: { budget_percent: { value: 20 }, min_retry_concurrency: { value: 3 } },
+      },
+    ],
+  };
+}
+
+function healthCheck(service: ServiceDocument): EnvoyMessage {
+  const { path, intervalMs } = service.healthCheck;
+  return {
+    timeout: duration(Math.max(500, intervalMs / 2)),
+    interval: duration(intervalMs),
+    // Defaults to a minute, for which an idle cluster's dead hosts would look healthy.
+    no_traffic_interval: duration(intervalMs),
+    unhealthy_threshold: { value: 2 },
+    healthy_threshold: { value: 1 },
+    http_health_check: { path },
+  };
+}
+
+/**
+ * Ejects hosts that keep failing, up to a whole cell but never the last one: with 100 % an overloaded survivor is
+ * ejected too and the service stays down after the fault has gone.
+ */
+function outlierDetection(declaredCells: number): EnvoyMessage {
+  const cells = Math.max(1, declaredCells);
+  return {
+    consecutive_5xx: { value: 5 },
+    consecutive_gateway_failure: { value: 5 },
+    enforcing_consecutive_gateway_failure: { value: 100 },
+    // Success rate compares hosts with one another; with a handful of hosts that is noise.
+    enforcing_success_rate: { value: 0 },
+    interval: duration(1000),
+    base_ejection_time: duration(5000),
+    max_ejection_time: duration(30_000),
+    max_ejection_percent: { value: Math.ceil((100 * (cells - 1)) / cells) },
+  };
+}

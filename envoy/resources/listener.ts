@@ -1,0 +1,38 @@
+/** Listeners: where callers reach a service. */
+import type { ServiceDocument } from '../../blueprints/schema';
+import { anyOf, type Resource } from './resource';
+
+/** One listener per service on its declared address, with its routes over RDS. */
+export function serviceListener(service: ServiceDocument): Resource {
+  const { address, port } = service.listener;
+  return {
+    type: 'listener',
+    name: service.name,
+    references: [{ type: 'route', name: service.name }],
+    message: {
+      name: service.name,
+      address: { socket_address: { address, port_value: port } },
+      filter_chains: [
+        {
+          filters: [
+            {
+              name: 'envoy.filters.network.http_connection_manager',
+              typed_config: {
+                '@type': anyOf('envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager'),
+                stat_prefix: service.name,
+                codec_type: 'AUTO',
+                rds: { route_config_name: service.name, config_source: { resource_api_version: 'V3', ads: {} } },
+                http_filters: [
+                  {
+                    name: 'envoy.filters.http.router',
+                    typed_config: { '@type': anyOf('envoy.extensions.filters.http.router.v3.Router') },
+                  },
+                ],
+              },
+            },
+          ],
+        },
+      ],
+    },
+  };
+}

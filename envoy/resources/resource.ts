@@ -1,0 +1,50 @@
+/** What an xDS resource is here: a named message of one of four types, and the resources it refers to. */
+import type { EnvoyMessage } from '../protos';
+
+/**
+ * The types in the order in which they may reach a proxy: what is referred to before what refers to it
+ * (make before break). Removal goes the other way round.
+ */
+export const resourceTypes = [
+  { type: 'cluster', message: 'envoy.config.cluster.v3.Cluster' },
+  { type: 'endpoints', message: 'envoy.config.endpoint.v3.ClusterLoadAssignment' },
+  { type: 'listener', message: 'envoy.config.listener.v3.Listener' },
+  { type: 'route', message: 'envoy.config.route.v3.RouteConfiguration' },
+] as const;
+
+export type ResourceType = (typeof resourceTypes)[number]['type'];
+
+export interface ResourceKey {
+  type: ResourceType;
+  name: string;
+}
+
+export interface Resource extends ResourceKey {
+  message: EnvoyMessage;
+  /** What this resource names and cannot work without. */
+  references: ResourceKey[];
+}
+
+const typeUrlPrefix = 'type.googleapis.com/';
+
+export function messageName(type: ResourceType): string {
+  return resourceTypes.find((t) => t.type === type)!.message;
+}
+
+export function typeUrl(type: ResourceType): string {
+  return typeUrlPrefix + messageName(type);
+}
+
+export function typeOfUrl(url: string): ResourceType | undefined {
+  return resourceTypes.find((t) => typeUrlPrefix + t.message === url)?.type;
+}
+
+/** The `@type` of a message packed into an Any. */
+export function anyOf(name: string): string {
+  return typeUrlPrefix + name;
+}
+
+/** The cluster that reaches one cell alone, for probes and per-cell statistics. */
+export function cellClusterName(service: string, cell: string): string {
+  return `${service}|${cell}`;
+}
