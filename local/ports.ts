@@ -1,0 +1,52 @@
+/** Ports for servers of this machine that no other stack takes at the same time. */
+import { randomInt } from 'node:crypto';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { releaseLock, takeLock } from './process-identity';
+
+// Below the range from which systems take ports for outgoing connections: a server that comes back must find its port free.
+const firstPort = 15_000;
+const lastPort = 31_999;
+const attemptsPerPort = 200;
+
+const held = new Set<number>();
+
+/**
+ * Reserves `count` TCP ports of the loopback interface: nobody listens on them now, and nobody who asks here gets them
+ * until this process releases them or dies.
+ */
+export async function reservePorts(count: number): Promise<number[]> {
+  const ports: number[] = [];
+  for (let attempt = 0; ports.length < count; attempt++) {
+    if (attempt > count * attemptsPerPort) {
+      releasePorts(ports);
+      throw new Error(`No ${count} free ports between ${firstPort} and ${lastPort}: too many servers run here.`);
+    }
+    const port = randomInt(firstPort, lastPort + 1);
+    if (held.has(port) || takeLock(lockFile(port)) !== null) continue;
+    held.add(port);
+    if (await isFree(port)) ports.push(port);
+    else releasePorts([port]);
+  }
+  return ports;
+}
+
+/** Gives ports back. */
+export function releasePorts(ports: readonly number[]): void {
+  for (const port of ports) {
+    if (held.delete(port)) releaseLock(lockFile(port));
+  }
+}
+
+function lockFile(port: number): string {
+  return join(tmpdir(), 'understudy-ports', String(port));
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
+}
