@@ -72,6 +72,8 @@ export interface Stack {
   readonly processes: readonly ManagedProcess[];
   /** Starts a part that was left out, or starts again what was killed, on the same ports and data. */
   start(part: StackPart): Promise<void>;
+  /** Starts a program of the caller's beside the parts: watched, logged and stopped like them. */
+  startAlso(spec: ProcessSpec): Promise<ManagedProcess>;
   /** Stops all, the cells' processes too. Safe to call again. */
   stop(): Promise<void>;
 }
@@ -230,6 +232,11 @@ class LocalStack implements Stack {
         break;
     }
     this.options.onProgress?.(`${part} serves after ${((Date.now() - since) / 1000).toFixed(1)} s`);
+  }
+
+  async startAlso(spec: ProcessSpec): Promise<ManagedProcess> {
+    await this.run(spec.name, () => spec);
+    return this.process(spec.name);
   }
 
   private temporalPorts() {
