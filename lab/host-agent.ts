@@ -8,9 +8,8 @@ import { parseArgs } from 'node:util';
 import { numberFlag } from './arguments';
 import { KafkaSink } from './kafka-sink';
 import { readProcess, type ProcessReading } from './process-reading';
+import { jsonTopic } from './topics';
 import type { MetricName } from '../prediction/metrics';
-
-export const jsonTopic = 'understudy.telemetry.json';
 
 export interface WatchedInstance {
   cell: string;

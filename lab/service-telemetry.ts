@@ -12,8 +12,7 @@ import {
   type ResourceMetrics,
 } from '@opentelemetry/sdk-metrics';
 import { KafkaSink } from './kafka-sink';
-
-export const otlpTopic = 'understudy.telemetry.otlp';
+import { otlpTopic } from './topics';
 
 /** As OpenTelemetry's semantic conventions recommend for `http.server.request.duration`, in seconds. */
 const durationBoundariesS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
