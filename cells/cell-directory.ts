@@ -1,0 +1,210 @@
+/**
+ * What the process provider keeps on disk, and which steps on it are atomic:
+ *
+ *   <stateDir>/<cell>/spec.json                  what is to run; appears whole, once, and never changes
+ *   <stateDir>/<cell>/run-<id>/owner             who answers for the cell
+ *   <stateDir>/<cell>/run-<id>/<instance>.<n>.plan    the port of the n-th start; appears whole, before the start
+ *   <stateDir>/<cell>/run-<id>/<instance>.<n>.claim   the one process of the n-th start; never removed, so never taken twice
+ *   <stateDir>/<cell>/<instance>/{pid,start,log,exit} for people and tools
+ *   <stateDir>/.gone.<cell>.<id>/                a cell being destroyed: one rename, after which nothing new can be claimed
+ */
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import type { BlueprintDocument } from '../blueprints/schema';
+import type { CellSpec } from './provider';
+import type { ProcessIdentity } from './processes';
+
+/** What spec.json holds. */
+export interface RecordedSpec {
+  cell: string;
+  service: string;
+  blueprint: BlueprintDocument;
+  /** Names the run- folder. A cell made again after its destruction has another one. */
+  run: string;
+}
+
+/** The newest start of an instance that is on record. */
+export interface RecordedStart {
+  n: number;
+  port: number;
+  /** Null until a process has claimed the start. */
+  process: (ProcessIdentity & { claimedAt: Date }) | null;
+}
+
+export class CellDirectory {
+  readonly path: string;
+  /** Folders of destructions of this cell that have begun. */
+  private readonly gonePrefix: string;
+
+  constructor(
+    private readonly stateDir: string,
+    readonly cell: string,
+  ) {
+    if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(cell)) throw new Error(`"${cell}" cannot be the name of a cell`);
+    this.path = join(resolve(stateDir), cell);
+    this.gonePrefix = `.gone.${cell}.`;
+  }
+
+  instanceDirectory(instance: string): string {
+    return join(this.path, instance);
+  }
+
+  async readSpec(): Promise<RecordedSpec | undefined> {
+    const text = await readIfThere(join(this.path, 'spec.json'));
+    return text === undefined ? undefined : (JSON.parse(text) as RecordedSpec);
+  }
+
+  /** Records what is to run unless something is recorded already; answers what then is. */
+  async recordSpec({ cell, service, blueprint, owner }: CellSpec): Promise<RecordedSpec> {
+    const spec: RecordedSpec = { cell, service, blueprint, run: randomBytes(6).toString('hex') };
+    const run = this.runDirectory(spec);
+    // The run folder first: a spec on record whose run folder is missing can only mean destruction.
+    await fs.mkdir(run, { recursive: true });
+    await writeWhole(join(run, 'owner'), owner);
+    const isRecorded = await linkWhole(join(this.path, 'spec.json'), JSON.stringify(spec, null, 2));
+    if (isRecorded) return spec;
+    await fs.rm(run, { recursive: true, force: true });
+    const recorded = await this.readSpec();
+    if (!recorded) throw new Error(`cell ${cell} was destroyed while it was being made: ensure it again`);
+    return recorded;
+  }
+
+  async readOwner(spec: RecordedSpec): Promise<string> {
+    return (await readIfThere(join(this.runDirectory(spec), 'owner'))) ?? '';
+  }
+
+  async writeOwner(spec: RecordedSpec, owner: string): Promise<void> {
+    await writeWhole(join(this.runDirectory(spec), 'owner'), owner);
+  }
+
+  claimFile(spec: RecordedSpec, instance: string, n: number): string {
+    return join(this.runDirectory(spec), `${instance}.${n}.claim`);
+  }
+
+  /** Records the port of the n-th start unless one is recorded; answers the one that counts. */
+  async planStart(spec: RecordedSpec, instance: string, n: number, port: number): Promise<number> {
+    const plan = join(this.runDirectory(spec), `${instance}.${n}.plan`);
+    if (await linkWhole(plan, String(port))) return port;
+    return Number(await fs.readFile(plan, 'utf8'));
+  }
+
+  /** The newest start of each instance, by instance. */
+  async readStarts(spec: RecordedSpec): Promise<Map<string, RecordedStart>> {
+    const run = this.runDirectory(spec);
+    const newest = new Map<string, number>();
+    for (const entry of await listIfThere(run)) {
+      const [, instance, n] = /^(.+)\.(\d+)\.plan$/.exec(entry) ?? [];
+      if (instance !== undefined && n !== undefined)
+        newest.set(instance, Math.max(Number(n), newest.get(instance) ?? 0));
+    }
+    const starts = new Map<string, RecordedStart>();
+    for (const [instance, n] of newest) {
+      const port = Number(await readIfThere(join(run, `${instance}.${n}.plan`)));
+      starts.set(instance, { n, port, process: await readClaim(this.claimFile(spec, instance, n)) });
+    }
+    return starts;
+  }
+
+  /** Every process that ever claimed something under a folder of this cell. */
+  async claimedProcesses(directory: string): Promise<ProcessIdentity[]> {
+    const claimed: ProcessIdentity[] = [];
+    for (const run of await listIfThere(directory)) {
+      if (!run.startsWith('run-')) continue;
+      for (const entry of await listIfThere(join(directory, run))) {
+        const claim = entry.endsWith('.claim') ? await readClaim(join(directory, run, entry)) : null;
+        if (claim) claimed.push(claim);
+      }
+    }
+    return claimed;
+  }
+
+  /** Moves the cell out of everyone's reach in one step. False if there is nothing to move. */
+  async moveAway(): Promise<boolean> {
+    const gone = join(resolve(this.stateDir), this.gonePrefix + randomBytes(6).toString('hex'));
+    return fs.rename(this.path, gone).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return false;
+        throw error;
+      },
+    );
+  }
+
+  /** Destructions that have begun and not ended. */
+  async goneDirectories(): Promise<string[]> {
+    const entries = await listIfThere(resolve(this.stateDir));
+    return entries
+      .filter((entry) => entry.startsWith(this.gonePrefix))
+      .map((entry) => join(resolve(this.stateDir), entry));
+  }
+
+  async readLogTail(instance: string, lines = 3, maxBytes = 4096): Promise<string> {
+    const file = await fs.open(join(this.instanceDirectory(instance), 'log'), 'r').catch(() => undefined);
+    if (!file) return '';
+    try {
+      const { size } = await file.stat();
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(maxBytes), 0, maxBytes, Math.max(0, size - maxBytes));
+      return buffer.toString('utf8', 0, bytesRead).trim().split('\n').slice(-lines).join(' | ').slice(-400);
+    } finally {
+      await file.close();
+    }
+  }
+
+  private runDirectory(spec: RecordedSpec): string {
+    return join(this.path, `run-${spec.run}`);
+  }
+}
+
+/** Every cell that has anything on disk, those being destroyed too. */
+export async function cellsOnDisk(stateDir: string): Promise<string[]> {
+  const cells = new Set<string>();
+  for (const entry of await listIfThere(resolve(stateDir))) {
+    const cell = entry.startsWith('.gone.') ? entry.split('.')[2] : entry;
+    if (cell !== undefined && /^[a-z0-9][a-z0-9-]{0,62}$/.test(cell)) cells.add(cell);
+  }
+  return [...cells].sort();
+}
+
+async function readClaim(file: string): Promise<RecordedStart['process']> {
+  const text = await readIfThere(file);
+  if (text === undefined) return null;
+  const [pid, ...start] = text.trim().split(' ');
+  const stat = await fs.stat(file).catch(() => undefined);
+  return { pid: Number(pid), start: start.join(' '), claimedAt: stat?.mtime ?? new Date() };
+}
+
+/** Writes the file so that it is there whole or not at all. False if it was there already. */
+async function linkWhole(file: string, text: string): Promise<boolean> {
+  const draft = `${file}.${process.pid}.${randomBytes(4).toString('hex')}`;
+  await fs.writeFile(draft, text);
+  try {
+    await fs.link(draft, file);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  } finally {
+    await fs.rm(draft, { force: true });
+  }
+}
+
+async function writeWhole(file: string, text: string): Promise<void> {
+  const draft = `${file}.${process.pid}.${randomBytes(4).toString('hex')}`;
+  await fs.writeFile(draft, text);
+  await fs.rename(draft, file);
+}
+
+async function readIfThere(file: string): Promise<string | undefined> {
+  return fs.readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined;
+    throw error;
+  });
+}
+
+async function listIfThere(directory: string): Promise<string[]> {
+  return fs.readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return [];
+    throw error;
+  });
+}

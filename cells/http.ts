@@ -1,0 +1,73 @@
+/** One HTTP request to an instance, with its time. */
+import http from 'node:http';
+
+export interface Target {
+  address: string;
+  port: number;
+}
+
+export interface HttpAnswer {
+  status: number;
+  body: string;
+  /** Milliseconds from the call to the end of the body. */
+  tookMs: number;
+}
+
+export interface HttpCall {
+  method?: 'GET' | 'POST';
+  /** Sent as JSON. */
+  body?: unknown;
+  timeoutMs: number;
+  agent?: http.Agent;
+}
+
+const maxBodyBytes = 1_048_576;
+
+/** Rejects if there is no whole answer in time. Any status is an answer. */
+export function request(target: Target, path: string, call: HttpCall): Promise<HttpAnswer> {
+  const { method = 'GET', body, timeoutMs, agent } = call;
+  const payload = body === undefined ? undefined : JSON.stringify(body);
+  const began = performance.now();
+  return new Promise((resolve, reject) => {
+    const req = http.request(
+      {
+        host: target.address,
+        port: target.port,
+        path,
+        method,
+        // Without an agent of the caller's, each call has a connection of its own.
+        agent: agent ?? false,
+        signal: AbortSignal.timeout(timeoutMs),
+        headers:
+          payload === undefined
+            ? {}
+            : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) },
+      },
+      (res) => {
+        const chunks: Buffer[] = [];
+        let bytes = 0;
+        res.on('data', (chunk: Buffer) => {
+          bytes += chunk.length;
+          if (bytes > maxBodyBytes) req.destroy(new Error(`${path} answered more than ${maxBodyBytes} bytes`));
+          else chunks.push(chunk);
+        });
+        res.on('error', reject);
+        res.on('end', () =>
+          resolve({
+            status: res.statusCode ?? 0,
+            body: Buffer.concat(chunks).toString('utf8'),
+            tookMs: performance.now() - began,
+          }),
+        );
+      },
+    );
+    req.on('error', (error) =>
+      reject(
+        error.name === 'AbortError' || error.name === 'TimeoutError'
+          ? new Error(`no answer within ${timeoutMs} ms`)
+          : error,
+      ),
+    );
+    req.end(payload);
+  });
+}

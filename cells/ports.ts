@@ -1,0 +1,29 @@
+/** A free TCP port for an instance that keeps it for its life. */
+import { randomInt } from 'node:crypto';
+import { createServer } from 'node:net';
+
+/** Below the range from which systems take ports for outgoing connections: a restarted instance must find its port free. */
+const firstPort = 15_000;
+const lastPort = 31_999;
+
+/** A random port that nobody listens on now and that is not among `taken`. Who binds it first has it. */
+export async function chooseFreePort(address: string, taken: ReadonlySet<number>): Promise<number> {
+  for (let attempt = 0; attempt < 500; attempt += 1) {
+    const port = randomInt(firstPort, lastPort + 1);
+    if (!taken.has(port) && (await isFree(address, port))) return port;
+  }
+  throw new Error(
+    `There is no free port on ${address} between ${firstPort} and ${lastPort}: too many servers run here.`,
+  );
+}
+
+export function isFree(address: string, port: number): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EADDRINUSE' || error.code === 'EACCES') resolve(false);
+      else reject(new Error(`Nothing can listen on ${address}: ${error.message}`));
+    });
+    probe.listen(port, address, () => probe.close(() => resolve(true)));
+  });
+}
