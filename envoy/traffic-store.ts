@@ -16,5 +16,5 @@ export interface TrafficStore {
   /** Compares and swaps the epoch. Throws StaleEpochError; RefusedError for what it cannot accept. */
   changeTraffic(change: TrafficChange): Promise<AppliedChange>;
   /** Calls the listener when a service's configuration has changed, null when any may have. Answers how to stop. */
-  onChange(listener: (service: string | null) => void): Promise<() => Promise<void>>;
+  onChange(listener: (service: string | null) => void): () => void;
 }

@@ -20,7 +20,8 @@ export function serviceAssignment(service: ServiceDocument, split: CellShare[], 
     if (!cell) throw new Error(`service ${service.name}: its split names cell ${share.cell}, which it does not have`);
     const takers = cell.instances.slice(0, cell.instances.length - share.coverInstances);
     const cover = cell.instances.slice(takers.length);
-    if (share.shareBp > 0) serving.push(locality(cell, takers, 0, share.shareBp));
+    // A cell whose instances have gone cannot take its share; Envoy gives it to the others.
+    if (share.shareBp > 0 && takers.length > 0) serving.push(locality(cell, takers, 0, share.shareBp));
     // Priority 1 spills by instances: a weight must be there, or the cell gets nothing until all others are gone.
     if (cover.length > 0) covering.push(locality(cell, cover, 1, cover.length));
   }

@@ -48,3 +48,8 @@ export function anyOf(name: string): string {
 export function cellClusterName(service: string, cell: string): string {
   return `${service}|${cell}`;
 }
+
+/** The service that a resource of this name belongs to. */
+export function serviceOf(name: string): string {
+  return name.split('|', 1)[0]!;
+}

@@ -1,0 +1,161 @@
+/**
+ * The control plane's process: xDS and load reporting for the proxies, the traffic API for everybody else.
+ * Run as `node dist/envoy/control-plane.js --settings FILE`.
+ */
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { pino, type Logger } from 'pino';
+import { loadSettings, type Settings } from '../blueprints/settings';
+import { ConfigurationStore } from '../blueprints/store';
+import { LoadReports } from './load-reports';
+import { Publisher } from './publisher';
+import { TrafficApi } from './traffic-api';
+import type { TrafficStore } from './traffic-store';
+import { XdsServer } from './xds/server';
+
+/** A change is heard of by notification; should one be lost, it is found within this time. */
+const rereadEveryMs = 3000;
+
+export interface ControlPlane {
+  /** Ports as bound, for addresses that asked for port 0. */
+  xdsPort: number;
+  trafficPort: number;
+  xds: XdsServer;
+  loads: LoadReports;
+  close(): Promise<void>;
+}
+
+/** Starts the control plane over a store. Resolves once everything in the store is published and both ports are open. */
+export async function startControlPlane(
+  store: TrafficStore,
+  settings: Settings['controlPlane'],
+  log: Logger,
+): Promise<ControlPlane> {
+  const xds = new XdsServer({ log });
+  const loads = new LoadReports({ log, intervalMs: settings.loadReportIntervalMs });
+  const publisher = new Publisher(store, (resources, withheld) => xds.publish(resources, withheld), log);
+  const refresh = (service: string | null): void => {
+    publisher.refresh(service).catch((error: Error) => {
+      log.warn({ err: error }, `the store cannot be read; proxies keep what they have: ${error.message}`);
+    });
+  };
+  // No proxy is served before the first full reading: an empty answer would make it drop all it has.
+  await untilRead(() => publisher.refresh(null), log);
+  const stopListening = store.onChange(refresh);
+  const rereading = setInterval(() => refresh(null), rereadEveryMs);
+
+  const xdsServer = new Server({ 'grpc.max_concurrent_streams': 10_000, 'grpc.keepalive_time_ms': 30_000 });
+  xds.addTo(xdsServer);
+  loads.addTo(xdsServer);
+  const trafficServer = new Server();
+  new TrafficApi({
+    store,
+    publisher,
+    proxies: () => xds.proxies(),
+    acknowledgements: (keys, waitMs) => xds.acknowledgements(keys, waitMs),
+    loads: (service) => loads.ofService(service),
+    acknowledgeTimeoutMs: settings.acknowledgeTimeoutMs,
+    log,
+  }).addTo(trafficServer);
+  const close = async (): Promise<void> => {
+    clearInterval(rereading);
+    stopListening();
+    await stopGently(trafficServer, 2000);
+    xds.close();
+    loads.close();
+    await stopGently(xdsServer, 1000);
+  };
+  try {
+    const xdsPort = await bind(xdsServer, settings.xdsAddress);
+    const trafficPort = await bind(trafficServer, settings.trafficAddress);
+    return { xdsPort, trafficPort, xds, loads, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function untilRead(read: () => Promise<void>, log: Logger): Promise<void> {
+  for (;;) {
+    try {
+      return await read();
+    } catch (error) {
+      log.warn(`still waiting to read the Configuration Data Store: ${(error as Error).message}`);
+      await sleep(1000);
+    }
+  }
+}
+
+function bind(server: Server, address: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+      if (error) reject(new Error(`${address} cannot be listened on: ${error.message}`, { cause: error }));
+      else resolve(port);
+    });
+  });
+}
+
+/** Lets calls end, but not for ever. */
+function stopGently(server: Server, withinMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => {
+      server.forceShutdown();
+      resolve();
+    }, withinMs);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options: { settings: { type: 'string' } } });
+  if (!values.settings) throw new Error('usage: control-plane --settings FILE');
+  const settings = loadSettings(values.settings);
+  const log = pino({ level: settings.logLevel, base: { process: 'control-plane' } });
+
+  let isStopping = false;
+  let stop = (): Promise<void> => Promise.resolve();
+  const onSignal = (signal: string): void => {
+    if (isStopping) return;
+    isStopping = true;
+    log.info(`${signal}: stopping`);
+    void stop().then(() => process.exit(0));
+  };
+  process.on('SIGTERM', onSignal);
+  process.on('SIGINT', onSignal);
+
+  const store = await openStore(settings.postgres.url, log, () => isStopping);
+  stop = () => store.close();
+  const controlPlane = await startControlPlane(store, settings.controlPlane, log);
+  stop = async () => {
+    await controlPlane.close();
+    await store.close();
+  };
+  const { xdsAddress, trafficAddress } = settings.controlPlane;
+  log.info({ xdsAddress, trafficAddress }, 'ready');
+}
+
+/** Postgres may come later than we do. */
+async function openStore(url: string, log: Logger, isStopping: () => boolean): Promise<ConfigurationStore> {
+  for (;;) {
+    try {
+      const store = await ConfigurationStore.connect(url, { timeoutMs: 10_000 });
+      await store.migrate();
+      return store;
+    } catch (error) {
+      if (isStopping()) throw error;
+      log.warn(`still waiting for the Configuration Data Store: ${(error as Error).message}`);
+      await sleep(1000);
+    }
+  }
+}
+
+if (require.main === module) {
+  main().catch((error: Error) => {
+    process.stderr.write(`control-plane: ${error.message}\n`);
+    process.exit(1);
+  });
+}

@@ -1,0 +1,93 @@
+/** The load reporting service (LRS): asks every proxy for the load of all its clusters and keeps it in a ledger. */
+import { status, type Server, type ServerDuplexStream } from '@grpc/grpc-js';
+import type { Logger } from 'pino';
+import { LoadLedger, type CellLoad, type ClusterReport } from './load-ledger';
+import { duration, envoyService, milliseconds } from './protos';
+
+interface LoadStatsRequest {
+  node?: { id?: string } | null;
+  cluster_stats?: {
+    cluster_name: string;
+    load_report_interval?: { seconds?: string; nanos?: number };
+    upstream_locality_stats?: {
+      locality?: { sub_zone?: string };
+      total_issued_requests?: string;
+      total_successful_requests?: string;
+      total_error_requests?: string;
+      total_requests_in_progress?: string;
+    }[];
+  }[];
+}
+
+export interface LoadReportsOptions {
+  log: Logger;
+  /** How often proxies report. */
+  intervalMs: number;
+}
+
+export class LoadReports {
+  private readonly ledger: LoadLedger;
+  private readonly calls = new Set<ServerDuplexStream<LoadStatsRequest, object>>();
+
+  constructor(private readonly options: LoadReportsOptions) {
+    this.ledger = new LoadLedger(Math.max(5000, 3 * options.intervalMs));
+  }
+
+  addTo(server: Server): void {
+    server.addService(envoyService('envoy.service.load_stats.v3.LoadReportingService'), {
+      StreamLoadStats: (call: ServerDuplexStream<LoadStatsRequest, object>) => this.serve(call),
+    });
+  }
+
+  /** The measured load of a service's cells. A cell that no report has covered is missing. */
+  ofService(service: string): Map<string, CellLoad> {
+    return this.ledger.read(service, performance.now());
+  }
+
+  close(): void {
+    for (const call of this.calls) call.end();
+  }
+
+  private serve(call: ServerDuplexStream<LoadStatsRequest, object>): void {
+    // Only the first message carries the node: it stays bound to the stream.
+    let node = '';
+    const { log, intervalMs } = this.options;
+    this.calls.add(call);
+    call.on('data', (request: LoadStatsRequest) => {
+      if (node === '') {
+        node = request.node?.id ?? '';
+        if (node === '') {
+          const message = 'the first load report names no node id; set node.id in the bootstrap';
+          call.emit('error', Object.assign(new Error(message), { code: status.INVALID_ARGUMENT }));
+          return;
+        }
+        log.info({ node }, `proxy ${node} reports its load every ${intervalMs} ms`);
+        call.write({ send_all_clusters: true, load_reporting_interval: duration(intervalMs) });
+      }
+      for (const report of readReports(request)) this.ledger.record(node, report, performance.now());
+    });
+    const leave = (): void => {
+      if (this.calls.delete(call) && node) this.ledger.forget(node);
+    };
+    call.on('end', () => {
+      leave();
+      call.end();
+    });
+    call.on('cancelled', leave);
+    call.on('error', leave);
+  }
+}
+
+function readReports(request: LoadStatsRequest): ClusterReport[] {
+  return (request.cluster_stats ?? []).map((stats) => ({
+    cluster: stats.cluster_name,
+    intervalMs: milliseconds(stats.load_report_interval),
+    cells: (stats.upstream_locality_stats ?? []).map((locality) => ({
+      cell: locality.locality?.sub_zone ?? '',
+      issued: Number(locality.total_issued_requests ?? 0),
+      succeeded: Number(locality.total_successful_requests ?? 0),
+      failed: Number(locality.total_error_requests ?? 0),
+      inProgress: Number(locality.total_requests_in_progress ?? 0),
+    })),
+  }));
+}

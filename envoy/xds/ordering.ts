@@ -1,0 +1,69 @@
+/**
+ * Make before break, per stream: a route is not sent before the clusters it names are in use there, and nothing is
+ * removed while something that was sent there still names it. A proxy that is slow or refuses holds up only itself.
+ */
+import type { ResourceType } from '../resources/resource';
+import type { VersionedResource } from './resource-set';
+import type { Subscription } from './subscription';
+
+/** Which type names which: removal waits for the one on the right. */
+const namedBy: Partial<Record<ResourceType, ResourceType>> = {
+  endpoints: 'cluster',
+  route: 'listener',
+  cluster: 'route',
+};
+
+export function mayBeSent(resource: VersionedResource, on: Subscription): boolean {
+  if (resource.type === 'endpoints') return !clusterUnderWay(resource.name, on);
+  if (resource.type === 'route') return clustersInUse(resource, on);
+  return true;
+}
+
+export function mayBeRemoved(type: ResourceType, name: string, on: Subscription): boolean {
+  const namer = namedBy[type] && on.siblings(namedBy[type]);
+  if (!namer) return true;
+  for (const entry of namer.entries.values()) {
+    for (const held of [entry.acked, entry.sent]) {
+      if (!held) continue;
+      if (held.references === 'unknown' || held.references.some((r) => r.type === type && r.name === name))
+        return false;
+    }
+  }
+  return true;
+}
+
+/** Endpoints follow their cluster: Envoy pauses them while it takes clusters in (envoy#46383). */
+function clusterUnderWay(name: string, on: Subscription): boolean {
+  for (const cluster of on.siblings('cluster')?.inFlight?.items.values() ?? []) {
+    if (cluster && refersTo(cluster, name)) return true;
+  }
+  return false;
+}
+
+/** "Cluster acknowledged before a route names it" (kuma#4556, kgateway#14372), and warmed, which takes its endpoints. */
+function clustersInUse(route: VersionedResource, on: Subscription): boolean {
+  const clusters = on.siblings('cluster');
+  if (!clusters || route.references === 'unknown') return true;
+  const current = (type: ResourceType, name: string) => clusters.lookUp(type, name);
+  return route.references.every(({ name }) => {
+    // A client that asks for clusters only after it has read the routes, as gRPC does, cannot be made to wait.
+    if (!clusters.wants(name)) return true;
+    const cluster = current('cluster', name);
+    if (!cluster) return true;
+    if (!clusters.holds(name)) {
+      // Without any route a service is down; with one that names a refused cluster only that cluster is.
+      return clusters.hasRejected(cluster) && !on.holds(route.name);
+    }
+    const endpoints = on.siblings('endpoints');
+    return (cluster.references === 'unknown' ? [] : cluster.references).every((needed) => {
+      const assignment = current('endpoints', needed.name);
+      if (!assignment || !clusters.wildcard) return true;
+      if (endpoints?.holds(needed.name)) return true;
+      return Boolean(endpoints?.hasRejected(assignment)) && !on.holds(route.name);
+    });
+  });
+}
+
+function refersTo(resource: VersionedResource, name: string): boolean {
+  return resource.references !== 'unknown' && resource.references.some((reference) => reference.name === name);
+}

@@ -1,0 +1,106 @@
+/** The resources as they should be now: versioned by content, serialised once. Knows nothing of streams. */
+import { createHash } from 'node:crypto';
+import { encodeStrictly } from '../protos';
+import {
+  messageName,
+  serviceOf,
+  resourceTypes,
+  typeUrl,
+  type Resource,
+  type ResourceKey,
+  type ResourceType,
+} from '../resources/resource';
+import { packAny, wrapResource } from './encoding';
+
+export interface VersionedResource extends ResourceKey {
+  /** Hash of the content: the same over restarts and replicas, so a proxy that reconnects is sent nothing. */
+  version: string;
+  /** Which update brought this version; later is newer. */
+  sequence: number;
+  /** `unknown` for a version that a proxy brought along from before its reconnect. */
+  references: ResourceKey[] | 'unknown';
+  /** google.protobuf.Any, for state of the world. */
+  packed: Buffer;
+  /** envoy.service.discovery.v3.Resource, for delta. */
+  wrapped: Buffer;
+}
+
+export class ResourceSet {
+  private readonly byType = new Map<ResourceType, Map<string, VersionedResource>>(
+    resourceTypes.map(({ type }) => [type, new Map()]),
+  );
+  /** The object each version was encoded from: what is handed in again unchanged is not encoded again. */
+  private readonly encodedFrom = new WeakMap<Resource, { version: string; bytes: Buffer }>();
+  private updates = 0;
+  private withheld: ReadonlySet<string> = new Set();
+
+  /** The number of the newest update. */
+  get sequence(): number {
+    return this.updates;
+  }
+
+  /**
+   * Makes the set hold exactly these resources and answers what changed, new and gone ones included. Throws before
+   * anything is changed if one cannot be encoded or is there twice. Of the services in `withheld` nothing is known for
+   * now: what a proxy has of them from before is not taken away.
+   */
+  update(resources: Resource[], withheld: ReadonlySet<string> = new Set()): ResourceKey[] {
+    const wanted = new Map<ResourceType, Map<string, Resource>>(resourceTypes.map(({ type }) => [type, new Map()]));
+    for (const resource of resources) {
+      const { type, name } = resource;
+      if (wanted.get(type)!.has(name)) throw new Error(`${type} ${name} is there twice; names must be unique per type`);
+      wanted.get(type)!.set(name, resource);
+      this.encode(resource);
+    }
+    const changed: ResourceKey[] = [];
+    this.updates += 1;
+    this.withheld = withheld;
+    for (const [type, held] of this.byType) {
+      for (const [name, resource] of wanted.get(type)!) {
+        const { version, bytes } = this.encode(resource);
+        if (held.get(name)?.version === version) continue;
+        const packed = packAny(typeUrl(type), bytes);
+        const wrapped = wrapResource(name, version, packed);
+        held.set(name, {
+          type,
+          name,
+          version,
+          sequence: this.updates,
+          references: resource.references,
+          packed,
+          wrapped,
+        });
+        changed.push({ type, name });
+      }
+      for (const name of [...held.keys()]) {
+        if (wanted.get(type)!.has(name)) continue;
+        held.delete(name);
+        changed.push({ type, name });
+      }
+    }
+    return changed;
+  }
+
+  get(type: ResourceType, name: string): VersionedResource | undefined {
+    return this.byType.get(type)!.get(name);
+  }
+
+  names(type: ResourceType): Iterable<string> {
+    return this.byType.get(type)!.keys();
+  }
+
+  /** Whether the absence of the resource means nothing: its service cannot be built now. */
+  isWithheld(name: string): boolean {
+    return this.withheld.size > 0 && this.withheld.has(serviceOf(name));
+  }
+
+  private encode(resource: Resource): { version: string; bytes: Buffer } {
+    let encoded = this.encodedFrom.get(resource);
+    if (!encoded) {
+      const bytes = encodeStrictly(messageName(resource.type), resource.message);
+      encoded = { version: createHash('sha256').update(bytes).digest('hex').slice(0, 16), bytes };
+      this.encodedFrom.set(resource, encoded);
+    }
+    return encoded;
+  }
+}
