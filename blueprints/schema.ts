@@ -56,6 +56,13 @@ export const policySchema = z.strictObject({
   reductionBp: basisPoints.min(1).default(1500).describe('Share given back per step once the risk has gone.'),
   reductionIntervalS: z.number().min(0.2).default(3).describe('Seconds between steps of the way back.'),
   cooldownS: z.number().min(0).default(60).describe('Seconds a finished failover stays open to absorb late signals.'),
+  holdAtMostS: z
+    .number()
+    .min(1)
+    .default(900)
+    .describe(
+      'A failover that can go neither on nor back for this long ends: evacuated if the source is empty, else given back. A hold ordered by a person has no such end.',
+    ),
   retireAfterS: z
     .number()
     .min(0)

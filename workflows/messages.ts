@@ -1,5 +1,6 @@
 /** The messages of `PredictiveFailover`: what starts it, what it is told, what it answers. Plain data, shared with clients. */
 import type { RiskEvent } from '../prediction/contracts';
+import type { Failover } from './failover';
 
 export const phases = [
   'assessing',
@@ -21,6 +22,10 @@ export interface FailoverInput {
   service: string;
   /** The source: the cell that is predicted to fail. */
   cell: string;
+  /** Set by the workflow itself when a new risk episode ends the cooldown of the run before. */
+  firstRisk?: RiskEvent;
+  /** Set by the workflow itself when a long run continues with a fresh history: all it knows. */
+  continuing?: Failover;
 }
 
 /** One workflow per source cell, so that two failovers of one cell cannot exist. */
@@ -92,8 +97,9 @@ export interface Dossier {
   reason: string | null;
   /** When each phase was entered. */
   phaseTimes: { phase: Phase; at: string }[];
-  firstRisk: RiskEvent;
-  lastRisk: RiskEvent;
+  /** Null only until the first risk has been told. */
+  firstRisk: RiskEvent | null;
+  lastRisk: RiskEvent | null;
   /** Traffic steps that were commanded, in order. */
   steps: { at: string; epoch: number; split: Record<string, number>; reason: string; acknowledgedBy: number }[];
   entries: DossierEntry[];

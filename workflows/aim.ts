@@ -1,0 +1,145 @@
+/** What a failover is after at this moment, and why: the order of authority between people, the source's death and the risk. */
+import type { Failover } from './failover';
+import { isArmed, shareAtStake } from './failover';
+import type { Outcome } from './messages';
+
+export type Aim =
+  /** Stay as it is. `untilMs`: when that may change by itself. */
+  | { kind: 'hold'; why: string; untilMs: number | null }
+  /** Have the synthetic cell ready; move nothing. */
+  | { kind: 'prepare'; why: string; untilMs: number | null }
+  /** Take the source's traffic, canary first, step by step. */
+  | { kind: 'take'; why: string; untilMs: number | null }
+  /** Take all of it in one change. */
+  | { kind: 'complete'; why: string }
+  /** One change to a share that a person named. */
+  | { kind: 'ordered-step'; why: string; shareBp: number }
+  /** Give the traffic back in small steps, then rest. */
+  | { kind: 'give-back'; why: string; outcome: Outcome }
+  /** Give the traffic back at once. */
+  | { kind: 'undo'; why: string; outcome: Outcome }
+  /** End here and leave the split as it is. */
+  | { kind: 'end'; why: string; outcome: Outcome };
+
+/** How long ago, at least, the last risk was true: a clock that runs ahead cannot make it fresher than its arrival. */
+export function riskTimeMs(risk: NonNullable<Failover['risk']>): number {
+  return Math.min(Date.parse(risk.last.at), risk.heardAtMs);
+}
+
+/** People first, then a confirmed death, then what is to be undone or given back, then the risk. */
+export function aimOf(f: Failover, nowMs: number): Aim {
+  return ordered(f) ?? held(f) ?? confirmedDeath(f, nowMs) ?? undone(f) ?? evacuationEnds(f, nowMs) ?? risked(f, nowMs);
+}
+
+function ordered(f: Failover): Aim | null {
+  const by = f.order && `ordered by ${f.order.by}: ${f.order.reason}`;
+  if (f.order?.kind === 'abort') return { kind: 'undo', why: `abort ${by}`, outcome: 'aborted' };
+  if (f.order?.kind === 'complete') return { kind: 'complete', why: `completion ${by}` };
+  if (f.order?.kind === 'promote') return { kind: 'end', why: `promotion ${by}`, outcome: 'failed-over' };
+  if (f.orderedStepBp !== null) {
+    return { kind: 'ordered-step', why: 'a person ordered this share', shareBp: f.orderedStepBp };
+  }
+  return null;
+}
+
+/** Nothing automatic happens under a hold, not even on a death: the cover at priority 1 carries on in Envoy without us. */
+function held(f: Failover): Aim | null {
+  return f.held && { kind: 'hold', why: `held by ${f.held.by}: ${f.held.reason}`, untilMs: null };
+}
+
+function confirmedDeath(f: Failover, nowMs: number): Aim | null {
+  if (f.source.state !== 'dead' || !isArmed(f)) return null;
+  if (mayMove(f)) return { kind: 'complete', why: `${f.cell} is dead: its health checks fail repeatedly` };
+  const untilMs = f.source.sinceMs + holdAtMostMs(f);
+  if (nowMs < untilMs) {
+    return {
+      kind: 'hold',
+      why: `${f.cell} is dead and nobody has approved a shift; the armed cell covers for it at priority 1`,
+      untilMs,
+    };
+  }
+  return {
+    kind: 'end',
+    why: `${f.cell} died and nobody approved a shift in time; the armed cell is left as its cover at priority 1`,
+    outcome: 'refused',
+  };
+}
+
+function undone(f: Failover): Aim | null {
+  if (f.trouble !== null) return { kind: 'undo', why: f.trouble, outcome: 'compensated' };
+  if (f.order) {
+    const outcome = f.order.kind === 'cancel' ? 'aborted' : 'drained';
+    return { kind: 'give-back', why: `${f.order.kind} ordered by ${f.order.by}: ${f.order.reason}`, outcome };
+  }
+  return null;
+}
+
+/** An evacuated source that neither dies nor recovers cannot keep the failover open for ever. */
+function evacuationEnds(f: Failover, nowMs: number): Aim | null {
+  if (f.evacuatedAtMs === null || f.risk?.last.level === 'clear') return null;
+  if (nowMs < f.evacuatedAtMs + holdAtMostMs(f)) return null;
+  const left = f.traffic.sourceBp > 0 ? ', as far as the capacity of its stand-in goes' : '';
+  return {
+    kind: 'end',
+    why: `${f.cell} was evacuated${left}; it has neither died nor recovered since, and the traffic stays where it is`,
+    outcome: 'failed-over',
+  };
+}
+
+function risked(f: Failover, nowMs: number): Aim {
+  if (f.risk === null) return silence(f, nowMs, f.startedAtMs, 'no risk has been told yet');
+  const { last, heardAtMs } = f.risk;
+  const toldAtMs = riskTimeMs(f.risk);
+  const staleAtMs = toldAtMs + staleAfterMs(f);
+
+  if (last.level === 'clear') {
+    // The end of an episode is told once, so it does not age; but one that was old when it came proves nothing about now.
+    if (heardAtMs <= staleAtMs) return { kind: 'give-back', why: 'the risk has cleared', outcome: 'drained' };
+    return silence(f, nowMs, heardAtMs, 'the word that the risk cleared came too late to be believed');
+  }
+  if (nowMs >= staleAtMs) {
+    return silence(f, nowMs, staleAtMs, 'the last word on the risk is stale, and silence is not health');
+  }
+  if (last.level === 'prepare') {
+    const why =
+      f.traffic.syntheticBp > 0
+        ? 'the risk is below the level that moves traffic; the share stays as it is'
+        : 'the risk justifies a synthetic cell, not yet traffic';
+    return { kind: 'prepare', why, untilMs: staleAtMs };
+  }
+  if (!mayMove(f)) {
+    return { kind: 'prepare', why: 'the risk justifies moving traffic; a person must approve it', untilMs: staleAtMs };
+  }
+  return { kind: 'take', why: 'the risk justifies moving traffic', untilMs: staleAtMs };
+}
+
+/** Holding on no news, for a bounded time: then what was taken goes back, for nobody speaks for keeping it. */
+function silence(f: Failover, nowMs: number, sinceMs: number, why: string): Aim {
+  // What carries everything already keeps it: `evacuationEnds` has the last word then.
+  const untilMs = Math.max(sinceMs, f.evacuatedAtMs ?? 0) + holdAtMostMs(f);
+  if (nowMs < untilMs) return { kind: 'hold', why, untilMs };
+  const ended = `${why}, for ${Math.round(holdAtMostMs(f) / 1000)} s`;
+  if (f.synthetic === null) return { kind: 'end', why: ended, outcome: 'refused' };
+  return { kind: 'give-back', why: ended, outcome: 'aborted' };
+}
+
+/** Whether traffic may move without asking: the policy says so, or a person did. */
+export function mayMove(f: Failover): boolean {
+  const autonomy = f.context?.policy.autonomy;
+  return autonomy === 'act' || (autonomy === 'approve' && f.approved !== null);
+}
+
+export function holdAtMostMs(f: Failover): number {
+  return (f.context?.policy.holdAtMostS ?? 900) * 1000;
+}
+
+function staleAfterMs(f: Failover): number {
+  return (f.context?.policy.staleAfterS ?? 15) * 1000;
+}
+
+/** Whether the synthetic cell carries all that it can: nothing is left at the source, or its own capacity is reached. */
+export function isEvacuated(f: Failover, largestBp: number): boolean {
+  return (
+    f.traffic.syntheticBp > 0 && (f.traffic.sourceBp === 0 || f.traffic.syntheticBp >= largestBp) && shareAtStake(f) > 0
+  );
+}

@@ -1,0 +1,86 @@
+/** The failover as people read it: the dossier, its lines, and where it stands now. */
+import type { Failover } from './failover';
+import { percent } from './failover';
+import type { Dossier } from './messages';
+import type { Step } from './steps';
+
+/** The beginning explains the cause and the end the outcome: a very long dossier loses lines in the middle. */
+const firstLines = 60;
+const lastLines = 240;
+
+/** A line in the dossier: one sentence, with the evidence. */
+export function note(f: Failover, nowMs: number, what: string, evidence?: Record<string, unknown>): Failover {
+  const entry = { at: iso(nowMs), phase: f.phase, what, ...(evidence ? { evidence } : {}) };
+  const entries = [...f.entries, entry];
+  if (entries.length > firstLines + lastLines) entries.splice(firstLines, 1);
+  return { ...f, entries };
+}
+
+/** Everything that explains the failover. Answered by the query `dossier`, kept in Postgres. */
+export function dossierOf(f: Failover): Dossier {
+  return {
+    failover: f.failover,
+    runId: f.runId,
+    service: f.service,
+    cell: f.cell,
+    syntheticCell: f.synthetic?.name ?? null,
+    startedAt: iso(f.startedAtMs),
+    endedAt: f.conclusion ? iso(f.conclusion.atMs) : null,
+    phase: f.phase,
+    outcome: f.conclusion?.outcome ?? null,
+    reason: f.conclusion?.reason ?? null,
+    phaseTimes: f.phaseTimes.map(({ phase, atMs }) => ({ phase, at: iso(atMs) })),
+    firstRisk: f.risk?.first ?? null,
+    lastRisk: f.risk?.last ?? null,
+    steps: f.steps,
+    entries: f.entries,
+  };
+}
+
+/** Where the failover stands, as Markdown for Temporal's UI. */
+export function details(f: Failover, step: Step): string {
+  const lines = [
+    `### ${f.service} / ${f.cell}: ${f.phase}`,
+    f.conclusion ? `**${f.conclusion.outcome}**: ${f.conclusion.reason}` : `Now: ${doing[step.kind]}. ${step.why}.`,
+    '',
+    '| | share |',
+    '|---|---|',
+    `| ${f.cell} (source, ${f.source.state}) | ${percent(f.traffic.sourceBp)} |`,
+    `| ${f.synthetic?.name ?? 'synthetic cell'} (${f.synthetic?.state ?? 'none yet'}) | ${percent(f.traffic.syntheticBp)} |`,
+    '',
+  ];
+  const risk = f.risk?.last;
+  if (risk) {
+    const drivers = (risk.drivers ?? []).slice(0, 3).map((d) => d.text);
+    lines.push(
+      `Risk: level ${risk.level}, ${risk.probability.toFixed(2)} within ${risk.horizonS} s, told at ${risk.at}` +
+        (drivers.length > 0 ? ` (${drivers.join('; ')})` : ''),
+    );
+  }
+  if (f.held) lines.push(`**Held by ${f.held.by}**: ${f.held.reason}`);
+  if (f.approved) lines.push(`Approved by ${f.approved.by}: ${f.approved.reason}`);
+  lines.push('', ...f.entries.slice(-6).map((e) => `- ${e.at.slice(11, 19)} ${e.what}`));
+  return lines.join('\n');
+}
+
+/** What a step does, for a person: summaries of activities and timers begin with it. */
+export const doing: Record<Step['kind'], string> = {
+  load: 'reading policy and blueprint',
+  'await-turn': 'waiting for its turn',
+  ensure: 'making the synthetic cell',
+  warm: 'warming the synthetic cell',
+  arm: 'arming the synthetic cell',
+  shift: 'changing the split',
+  watch: 'watching',
+  wait: 'waiting',
+  rest: 'resting the synthetic cell',
+  retire: 'retiring the synthetic cell',
+  conclude: 'ending',
+  save: 'keeping the dossier',
+  'begin-anew': 'beginning anew',
+  finish: 'finished',
+};
+
+export function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

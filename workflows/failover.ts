@@ -1,0 +1,174 @@
+/** What a failover knows: one plain, serialisable value from which every decision follows. */
+import type { Policy } from '../blueprints/schema';
+import type { RiskEvent } from '../prediction/contracts';
+import type { Dossier, DossierEntry, FailoverInput, Outcome, Phase } from './messages';
+import { failoverWorkflowId } from './messages';
+
+/** Counters of one cell, from which a difference over a time of one's own is a verdict. */
+export interface Totals {
+  requests: number;
+  errors: number;
+}
+
+/** `failing`: some instances fail their health checks repeatedly. `dead`: all do, or there is none. */
+export type SourceState = 'alive' | 'failing' | 'dead';
+
+/** What the Configuration Data Store and the load balancer say before anything is done. */
+export interface FailoverContext {
+  policy: Policy;
+  blueprint: { name: string; version: number };
+  zone: string;
+  healthCheckPath: string;
+  healthCheckIntervalMs: number;
+  /** Error ratio above which the service counts as failed; the way back is gated on it. */
+  sloErrorRatio: number;
+  /** The source's share when the failover began, in basis points. */
+  sourceBp: number;
+  /** What the blueprint's capacity is of the service's measured traffic, in basis points; null while nothing is measured. */
+  capacityBp: number | null;
+  epoch: number;
+}
+
+export interface SyntheticCell {
+  /** Null until the Synthetic Cell Manager has answered: the cell may exist already and is then found by its owner. */
+  name: string | null;
+  instances: number;
+  reused: boolean;
+  state: 'creating' | 'ready' | 'warm' | 'armed' | 'gone';
+}
+
+export const shiftPurposes = ['canary', 'step', 'complete', 'ordered', 'reduce', 'give-back'] as const;
+/** Why a share changes. `complete`: all at once; `ordered`: by a person; `reduce`: gradually back; `give-back`: back at once. */
+export type ShiftPurpose = (typeof shiftPurposes)[number];
+
+/** A judgement of the last change that is still open, or was the last one made. */
+export interface Judgement {
+  /** Number of the change it judges. */
+  change: number;
+  /** The synthetic cell is judged on the way out, the source on the way back. */
+  of: 'synthetic' | 'source';
+  baseline: Totals;
+  sinceMs: number;
+  /** Not settled before this time, however good it looks. */
+  notBeforeMs: number;
+  /** Without a verdict by then the failover holds. */
+  timeoutMs: number;
+  verdict: 'open' | 'good' | 'inconclusive' | 'bad';
+}
+
+export interface Order {
+  by: string;
+  reason: string;
+}
+
+export interface Failover {
+  /** Workflow id. */
+  failover: string;
+  /** Run in which it began; part of every idempotency key, and kept when the run continues as new. */
+  runId: string;
+  service: string;
+  cell: string;
+  startedAtMs: number;
+  phase: Phase;
+  phaseTimes: { phase: Phase; atMs: number }[];
+
+  risk: { first: RiskEvent; last: RiskEvent; heardAtMs: number } | null;
+  /** The newest event ids heard, so that a redelivered one changes nothing. */
+  seenEvents: string[];
+
+  context: FailoverContext | null;
+  /** Whether fewer other failovers of the service are under way than its policy allows. */
+  hasTurn: boolean;
+  synthetic: SyntheticCell | null;
+  /** Shares in basis points as last acknowledged or observed. */
+  traffic: { sourceBp: number; syntheticBp: number; capacityBp: number | null; epoch: number };
+  source: { state: SourceState; sinceMs: number };
+  /** Changes of the split begun so far. */
+  changes: number;
+  /** A change was begun whose end is not known yet: the synthetic cell may carry traffic. */
+  mayCarry: boolean;
+  judgement: Judgement | null;
+  /** The synthetic cell has answered real traffic well since it was last idle. */
+  proven: boolean;
+  /** When the synthetic cell first carried all it can take. */
+  evacuatedAtMs: number | null;
+  /** Why the last change was not made, and when it is worth trying again. */
+  refusedChange: { why: string; retryAtMs: number } | null;
+
+  approved: Order | null;
+  /** By a person, or by this failover itself when it needs one (`by` is then `understudy`). */
+  held: (Order & { sinceMs: number }) | null;
+  /** The one standing order. A later one replaces it. */
+  order: (Order & { kind: 'abort' | 'drain' | 'complete' | 'promote' | 'cancel' }) | null;
+  /** A share a person ordered; done once. */
+  orderedStepBp: number | null;
+
+  /** Something went wrong that is to be undone: the failover ends as compensated. */
+  trouble: string | null;
+  /** The synthetic cell has been sent to rest or retired: with this the failover ends, whatever is heard meanwhile. */
+  sentAway: { outcome: Outcome; reason: string } | null;
+  conclusion: { outcome: Outcome; reason: string; atMs: number; cooldownUntilMs: number; saved: boolean } | null;
+  /** A new episode was heard in the cooldown: a new failover begins with it. */
+  anew: RiskEvent | null;
+
+  lastWhy: string;
+  steps: Dossier['steps'];
+  entries: DossierEntry[];
+}
+
+/** A failover that knows nothing yet but which cell it is about. */
+export function begin(input: FailoverInput, runId: string, nowMs: number): Failover {
+  return {
+    failover: failoverWorkflowId(input.service, input.cell),
+    runId,
+    service: input.service,
+    cell: input.cell,
+    startedAtMs: nowMs,
+    phase: 'assessing',
+    phaseTimes: [{ phase: 'assessing', atMs: nowMs }],
+    risk: null,
+    seenEvents: [],
+    context: null,
+    hasTurn: false,
+    synthetic: null,
+    traffic: { sourceBp: 0, syntheticBp: 0, capacityBp: null, epoch: 0 },
+    source: { state: 'alive', sinceMs: nowMs },
+    changes: 0,
+    mayCarry: false,
+    judgement: null,
+    proven: false,
+    evacuatedAtMs: null,
+    refusedChange: null,
+    approved: null,
+    held: null,
+    order: null,
+    orderedStepBp: null,
+    trouble: null,
+    sentAway: null,
+    conclusion: null,
+    anew: null,
+    lastWhy: '',
+    steps: [],
+    entries: [],
+  };
+}
+
+/** Ready for traffic: from here on the synthetic cell stands as cover, whatever happens to this failover. */
+export function isArmed(f: Failover): boolean {
+  return f.synthetic?.state === 'armed';
+}
+
+/** All the traffic that is this failover's to place: the source's share and what was taken from it. */
+export function shareAtStake(f: Failover): number {
+  return f.traffic.sourceBp + f.traffic.syntheticBp;
+}
+
+/** The largest share the synthetic cell may carry: all that is at stake, up to its capacity. */
+export function largestShare(f: Failover): number {
+  return Math.min(shareAtStake(f), Math.max(0, f.traffic.capacityBp ?? 10_000));
+}
+
+/** As a person reads shares: 500 is "5 %". */
+export function percent(bp: number): string {
+  return `${(bp / 100).toFixed(bp % 100 === 0 ? 0 : 1)} %`;
+}

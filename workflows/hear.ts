@@ -1,0 +1,67 @@
+/** What a message changes in what a failover knows: risk events by their id and time, and nothing twice. */
+import type { RiskEvent } from '../prediction/contracts';
+import { note } from './dossier';
+import type { Failover } from './failover';
+
+/** Enough for a redelivery after an outage; older ones are caught by their time. */
+const eventsRemembered = 200;
+
+/** A risk event, from a signal. Never throws: a message that cannot be read must not stop a failover. */
+export function hearRisk(f: Failover, message: unknown, nowMs: number): Failover {
+  const problem = whatIsWrongWith(message, f);
+  if (problem) return note(f, nowMs, `a risk event was ignored: ${problem}`);
+  const event = message as RiskEvent;
+  if (f.seenEvents.includes(event.eventId)) return f;
+  const heard = { ...f, seenEvents: [...f.seenEvents, event.eventId].slice(-eventsRemembered) };
+  if (f.conclusion) return absorb(heard, event, nowMs);
+  if (f.risk && Date.parse(event.at) < Date.parse(f.risk.last.at)) return heard;
+
+  const told = { ...heard, risk: { first: f.risk?.first ?? event, last: event, heardAtMs: nowMs } };
+  if (f.risk?.last.level === event.level) return told;
+  return note(told, nowMs, `risk is now at level ${event.level}: ${asSentence(event)}`, {
+    eventId: event.eventId,
+    probability: event.probability,
+    horizonS: event.horizonS,
+    health: event.health,
+    timeToFailureS: event.timeToFailureS,
+    trust: event.trust,
+    drivers: event.drivers,
+    model: event.model,
+  });
+}
+
+/** In the cooldown: a new episode after traffic was given back needs protection at once; the rest is late. */
+function absorb(f: Failover, event: RiskEvent, nowMs: number): Failover {
+  const { outcome, cooldownUntilMs, saved } = f.conclusion!;
+  const isNewEpisode = event.episodeId !== f.risk?.last.episodeId;
+  const isFresh = nowMs - Date.parse(event.at) < (f.context?.policy.staleAfterS ?? 15) * 1000;
+  if (outcome === 'drained' && isNewEpisode && isFresh && event.level !== 'clear') return { ...f, anew: event };
+  if (f.anew && event.level === 'clear' && event.episodeId === f.anew.episodeId) return { ...f, anew: null };
+  // While the episode that was concluded lasts, a new failover would only come to the same end. After a compensation
+  // it may not: there the cooldown runs out and the next word begins a new try.
+  if (outcome === 'compensated' || event.level === 'clear' || !isFresh) return f;
+  const cooldownS = f.context?.policy.cooldownS ?? 60;
+  const extended = Math.max(cooldownUntilMs, nowMs + cooldownS * 1000);
+  return { ...f, conclusion: { ...f.conclusion!, cooldownUntilMs: extended, saved } };
+}
+
+function whatIsWrongWith(message: unknown, f: Failover): string | null {
+  const event = message as Partial<RiskEvent> | null;
+  if (typeof event !== 'object' || event === null) return 'it is not an object';
+  if (typeof event.eventId !== 'string' || event.eventId === '') return 'it has no eventId';
+  if (event.level !== 'clear' && event.level !== 'prepare' && event.level !== 'shift') {
+    return `its level is ${JSON.stringify(event.level)}, not clear, prepare or shift`;
+  }
+  if (typeof event.at !== 'string' || Number.isNaN(Date.parse(event.at))) return 'its time cannot be read';
+  if (typeof event.probability !== 'number') return 'it has no probability';
+  if (event.service !== f.service || event.cell !== f.cell) {
+    return `it is about ${event.service}/${event.cell}, not ${f.service}/${f.cell}`;
+  }
+  return null;
+}
+
+function asSentence(event: RiskEvent): string {
+  const chance = `failure within ${event.horizonS} s with probability ${event.probability.toFixed(2)}`;
+  const reasons = (event.drivers ?? []).slice(0, 3).map((d) => d.text);
+  return reasons.length > 0 ? `${chance} (${reasons.join('; ')})` : chance;
+}

@@ -1,0 +1,257 @@
+/** What a step changes in what a failover knows: before it (so that a crash finds the way back prepared) and after it. */
+import { holdAtMostMs, isEvacuated } from './aim';
+import { iso, note } from './dossier';
+import type { Failover, Judgement, SourceState } from './failover';
+import { largestShare, percent } from './failover';
+import type { Phase } from './messages';
+import type { Acknowledgement, Observation, ShiftResult, ShiftStep, Step, StepResult } from './steps';
+
+const refusedChangeRetryMs = 3000;
+
+/**
+ * Before a step: its phase, its reason, and what must be undone if it is never heard of again. Compensation follows from
+ * what is set here, so it is in place before the side effect.
+ */
+export function intend(f: Failover, step: Step, nowMs: number): Failover {
+  const next = explain(enter(f, step.phase, nowMs), step, nowMs);
+  if (step.kind === 'ensure') {
+    const unknown = { name: null, instances: 0, reused: false, state: 'creating' as const };
+    return { ...next, synthetic: next.synthetic ?? unknown };
+  }
+  if (step.kind === 'shift') return { ...next, changes: next.changes + 1, mayCarry: true, refusedChange: null };
+  if (step.kind !== 'conclude') return next;
+
+  const { outcome, reason } = step;
+  const cooldownUntilMs = nowMs + (f.context?.policy.cooldownS ?? 0) * 1000;
+  // A risk that rose again while the synthetic cell was being sent to rest is the next failover's.
+  const anew = outcome === 'drained' && !f.order && f.risk && f.risk.last.level !== 'clear' ? f.risk.last : null;
+  return {
+    ...note(next, nowMs, `ended as ${outcome}: ${reason}`),
+    anew,
+    conclusion: { outcome, reason, atMs: nowMs, cooldownUntilMs, saved: false },
+  };
+}
+
+/** After a step: what it came to. */
+export function record(f: Failover, step: Step, result: StepResult, nowMs: number): Failover {
+  switch (result.kind) {
+    case 'nothing':
+      return f;
+    case 'done':
+      return done(f, step);
+    case 'failed':
+      return failed(f, step, result.reason, nowMs);
+    case 'loaded': {
+      const { context } = result;
+      const traffic = {
+        ...f.traffic,
+        sourceBp: context.sourceBp,
+        capacityBp: context.capacityBp,
+        epoch: context.epoch,
+      };
+      const what = `policy ${context.policy.autonomy}, blueprint ${context.blueprint.name}@${context.blueprint.version}`;
+      return note({ ...f, context, traffic }, nowMs, `${what}; ${f.cell} carries ${percent(context.sourceBp)}`);
+    }
+    case 'turn':
+      return { ...f, hasTurn: true };
+    case 'ensured': {
+      const { cell, instances, reused, tookMs } = result.result;
+      const how = reused ? 'an idle synthetic cell was taken again' : 'a synthetic cell was made';
+      const synthetic = { name: cell, instances, reused, state: 'ready' as const };
+      return note({ ...f, synthetic }, nowMs, `${how}: ${cell}, ${instances} instances, ready after ${tookMs} ms`);
+    }
+    case 'warmed': {
+      const { passed, summary, evidence } = result.result;
+      const told = note(f, nowMs, passed ? `warm: ${summary}` : `warm-up failed: ${summary}`, evidence);
+      return passed ? inState(told, 'warm') : { ...told, trouble: `warm-up failed: ${summary}` };
+    }
+    case 'armed': {
+      const armed = enter(inState(f, 'armed'), 'armed', nowMs);
+      const { acknowledgement, evidence } = acknowledged(result.result);
+      const what = `armed: ${f.synthetic?.name} stands as cover at priority 1, ${acknowledgement}`;
+      return note({ ...armed, traffic: { ...armed.traffic, epoch: result.result.epoch } }, nowMs, what, evidence);
+    }
+    case 'shifted':
+      return shifted({ ...f, mayCarry: false }, step as ShiftStep, result.result, nowMs);
+    case 'observed':
+      return observed(f, result.observation, nowMs);
+  }
+}
+
+function done(f: Failover, step: Step): Failover {
+  if (step.kind === 'save') return f.conclusion ? { ...f, conclusion: { ...f.conclusion, saved: true } } : f;
+  if (step.kind === 'rest' || step.kind === 'retire') {
+    const synthetic = f.synthetic && { ...f.synthetic, state: 'gone' as const };
+    return { ...f, synthetic, sentAway: { outcome: step.outcome, reason: step.why } };
+  }
+  return f;
+}
+
+/**
+ * A step that failed for good. What moves forward is undone; what already goes back cannot be replaced by anything
+ * better: the failover then holds itself and asks for a person, whose `resume` tries again.
+ */
+function failed(f: Failover, step: Step, reason: string, nowMs: number): Failover {
+  const told = note(f, nowMs, `${step.kind}${step.kind === 'shift' ? ` (${step.purpose})` : ''} failed: ${reason}`);
+  const what = `${step.kind} failed: ${reason}`;
+  const isForward =
+    step.kind === 'load' ||
+    step.kind === 'await-turn' ||
+    step.kind === 'ensure' ||
+    step.kind === 'warm' ||
+    step.kind === 'arm' ||
+    (step.kind === 'shift' && (step.purpose === 'canary' || step.purpose === 'step'));
+  if (isForward) return { ...told, trouble: f.trouble ?? what };
+  if (step.kind === 'save') return done(told, step);
+  const order = step.kind === 'shift' && step.purpose === 'ordered' ? { orderedStepBp: null } : {};
+  return { ...told, ...order, held: { by: 'understudy', reason: `${what}; resume to try again`, sinceMs: nowMs } };
+}
+
+function shifted(f: Failover, step: ShiftStep, result: ShiftResult, nowMs: number): Failover {
+  const { sourceBp, syntheticBp, capacityBp, epoch } = result;
+  let next: Failover = { ...f, traffic: { sourceBp, syntheticBp, capacityBp, epoch } };
+  if (step.purpose === 'ordered') next = { ...next, orderedStepBp: null };
+  if (!result.applied || !result.acknowledgement) {
+    const refusedChange = { why: result.why, retryAtMs: nowMs + refusedChangeRetryMs };
+    return note({ ...next, refusedChange }, nowMs, `the split was not changed (${step.purpose}): ${result.why}`);
+  }
+  const { acknowledgement, evidence } = acknowledged(result.acknowledgement);
+  const what = `${step.purpose}: ${f.synthetic?.name} carries ${percent(syntheticBp)}, ${f.cell} ${percent(sourceBp)}; ${acknowledgement}`;
+  next = note(next, nowMs, what, { ...evidence, why: result.why });
+  next = {
+    ...next,
+    steps: [
+      ...next.steps,
+      {
+        at: iso(nowMs),
+        epoch,
+        split: result.acknowledgement.split,
+        reason: `${step.purpose}: ${step.why}`,
+        acknowledgedBy: result.acknowledgement.acknowledged.length,
+      },
+    ],
+    judgement: judgementOf(next, step, result, nowMs),
+    proven: syntheticBp > 0 && next.proven,
+  };
+  if (step.purpose === 'complete' && syntheticBp < step.targetBp) {
+    // It took what it could: the capacity is what was granted.
+    next = { ...next, traffic: { ...next.traffic, capacityBp: syntheticBp } };
+  }
+  const evacuated = isEvacuated(next, largestShare(next)) && step.purpose !== 'reduce';
+  next = { ...next, evacuatedAtMs: evacuated ? (f.evacuatedAtMs ?? nowMs) : null };
+  // A proxy that refused the configuration serves the old one: two truths about one split are worse than none.
+  const refusals = result.acknowledgement.refused;
+  if (refusals.length > 0 && (step.purpose === 'canary' || step.purpose === 'step')) {
+    const first = refusals[0];
+    return { ...next, trouble: `proxy ${first?.node} refused the split: ${first?.reason}` };
+  }
+  return next;
+}
+
+/** What is to be judged after a change: the synthetic cell on the way out, the source on the way back. */
+function judgementOf(f: Failover, step: ShiftStep, result: ShiftResult, nowMs: number): Judgement | null {
+  const { canaryTimeoutS, stepIntervalS, reductionIntervalS } = f.context!.policy;
+  const common = { change: f.changes, sinceMs: nowMs, verdict: 'open' as const };
+  switch (step.purpose) {
+    case 'canary':
+    case 'step':
+    case 'ordered':
+      return {
+        ...common,
+        of: 'synthetic',
+        baseline: result.totals.synthetic,
+        notBeforeMs: nowMs + (step.purpose === 'canary' ? 0 : stepIntervalS * 1000),
+        timeoutMs: nowMs + Math.max(canaryTimeoutS, stepIntervalS) * 1000,
+      };
+    case 'reduce':
+      if (result.syntheticBp === 0) return null;
+      return {
+        ...common,
+        of: 'source',
+        baseline: result.totals.source,
+        notBeforeMs: nowMs + reductionIntervalS * 1000,
+        timeoutMs: nowMs + reductionIntervalS * 1000 + holdAtMostMs(f),
+      };
+    case 'complete':
+    case 'give-back':
+      return null;
+  }
+}
+
+function observed(f: Failover, seen: Observation, nowMs: number): Failover {
+  let next: Failover = {
+    ...f,
+    traffic: {
+      sourceBp: seen.sourceBp,
+      syntheticBp: seen.syntheticBp,
+      capacityBp: seen.capacityBp,
+      epoch: seen.epoch,
+    },
+  };
+  if (seen.epoch !== f.traffic.epoch && seen.syntheticBp !== f.traffic.syntheticBp) {
+    const what = `somebody else changed the split: ${f.synthetic?.name} carries ${percent(seen.syntheticBp)}`;
+    next = note(next, nowMs, what, { epoch: seen.epoch });
+  }
+  if (seen.source !== f.source.state) {
+    next = { ...next, source: { state: seen.source, sinceMs: nowMs } };
+    next = note(next, nowMs, sourceSentence(f, seen), { rates: seen.rates });
+  }
+  return judged(next, seen, nowMs);
+}
+
+function judged(f: Failover, seen: Observation, nowMs: number): Failover {
+  const { judgement } = f;
+  if (!judgement) return f;
+  const evidence = { judged: seen.judged, rates: seen.rates };
+  const cell = judgement.of === 'synthetic' ? f.synthetic?.name : f.cell;
+  if (seen.verdict === 'bad') {
+    const what = `${cell} failed its judgement: ${figures(seen)}`;
+    const next = note({ ...f, judgement: { ...judgement, verdict: 'bad' } }, nowMs, what, evidence);
+    return judgement.of === 'synthetic' ? { ...next, trouble: what } : next;
+  }
+  if (seen.verdict === 'good' && judgement.verdict !== 'good') {
+    const baseline = seen.totals[judgement.of];
+    const settled = { ...f, judgement: { ...judgement, verdict: 'good' as const, baseline } };
+    const next = { ...settled, proven: f.proven || judgement.of === 'synthetic' };
+    return note(next, nowMs, `${cell} passed its judgement: ${figures(seen)}`, evidence);
+  }
+  if (judgement.verdict === 'open' && nowMs >= judgement.timeoutMs) {
+    const what = `no verdict on ${cell} in time: ${figures(seen)}; the share stays as it is`;
+    return note({ ...f, judgement: { ...judgement, verdict: 'inconclusive' } }, nowMs, what, evidence);
+  }
+  return f;
+}
+
+function figures(seen: Observation): string {
+  if (!seen.judged) return 'no load report covers it';
+  return `${seen.judged.errors} errors in ${seen.judged.requests} requests`;
+}
+
+function sourceSentence(f: Failover, seen: Observation): string {
+  const health = `${seen.healthyInstances} of ${seen.instances} instances answer their health checks`;
+  const what: Record<SourceState, string> = { dead: 'is dead', failing: 'is failing', alive: 'is alive' };
+  return `${f.cell} ${what[seen.source]}: ${health}`;
+}
+
+function acknowledged(a: Acknowledgement): { acknowledgement: string; evidence: Record<string, unknown> } {
+  const words = [`acknowledged by ${a.acknowledged.length} proxies in ${a.tookMs} ms`];
+  if (a.refused.length > 0) words.push(`refused by ${a.refused.map((r) => r.node).join(', ')}`);
+  if (a.pending.length > 0) words.push(`still pending at ${a.pending.join(', ')}`);
+  return { acknowledgement: words.join(', '), evidence: { ...a } };
+}
+
+function inState(f: Failover, state: 'warm' | 'armed'): Failover {
+  return f.synthetic ? { ...f, synthetic: { ...f.synthetic, state } } : f;
+}
+
+function enter(f: Failover, phase: Phase, nowMs: number): Failover {
+  if (f.phase === phase) return f;
+  return { ...f, phase, phaseTimes: [...f.phaseTimes, { phase, atMs: nowMs }].slice(-100) };
+}
+
+/** Why it waits is worth a line when it changes; what it does is told by the result. */
+function explain(f: Failover, step: Step, nowMs: number): Failover {
+  if (step.why === f.lastWhy) return f;
+  const told = { ...f, lastWhy: step.why };
+  return step.kind === 'watch' || step.kind === 'wait' ? note(told, nowMs, step.why) : told;
+}

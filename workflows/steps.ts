@@ -1,0 +1,185 @@
+/** The steps a failover can take, and what the activities that carry them out are told and answer. */
+import type { RiskEvent } from '../prediction/contracts';
+import type { FailoverContext, Judgement, ShiftPurpose, SourceState, Totals } from './failover';
+import type { Dossier, Outcome, Phase } from './messages';
+
+interface Because {
+  /** The phase the failover is in while it takes the step. */
+  phase: Phase;
+  /** One sentence for a person; without figures that change from event to event. */
+  why: string;
+}
+
+export interface ShiftStep extends Because {
+  kind: 'shift';
+  purpose: ShiftPurpose;
+  /** What the synthetic cell is to carry afterwards, in basis points of the service. */
+  targetBp: number;
+  /** How many of its instances stay behind as cover. */
+  coverInstances: number;
+}
+
+export interface WatchStep extends Because {
+  kind: 'watch';
+  /** Workflow time at which the decision may change without anything having been seen. */
+  untilMs: number;
+  /** The judgement that is to be settled or, once settled, kept under watch. */
+  judgement: Judgement | null;
+  /** The watch ends when the source is seen to be in another state. */
+  known: SourceState;
+}
+
+export interface WaitStep extends Because {
+  kind: 'wait';
+  /** Null: only a message can change the decision. */
+  untilMs: number | null;
+}
+
+export type Step =
+  | (Because & { kind: 'load' | 'await-turn' | 'ensure' | 'warm' | 'arm' })
+  | (Because & { kind: 'rest' | 'retire'; outcome: Outcome })
+  | ShiftStep
+  | WatchStep
+  | WaitStep
+  | (Because & { kind: 'conclude'; outcome: Outcome; reason: string })
+  | (Because & { kind: 'save' })
+  | (Because & { kind: 'begin-anew'; event: RiskEvent })
+  | (Because & { kind: 'finish' });
+
+/** Which failover asks, for which cell. */
+export interface Subject {
+  failover: string;
+  service: string;
+  cell: string;
+}
+
+export interface EnsureRequest extends Subject {
+  blueprint: { name: string; version: number };
+  zone: string;
+}
+
+export interface EnsureResult {
+  cell: string;
+  instances: number;
+  /** An idle synthetic cell of the same blueprint was taken. */
+  reused: boolean;
+  tookMs: number;
+}
+
+export interface SyntheticSubject extends Subject {
+  syntheticCell: string;
+  /** Same key, same change: attempts after a crash do nothing twice. */
+  key: string;
+  reason: string;
+}
+
+/** What was done to warm the cell, with figures; goes into the dossier as it is. */
+export interface WarmResult {
+  passed: boolean;
+  /** One sentence for a person. */
+  summary: string;
+  evidence: Record<string, unknown>;
+}
+
+export interface Acknowledgement {
+  epoch: number;
+  split: Record<string, number>;
+  acknowledged: string[];
+  refused: { node: string; reason: string }[];
+  pending: string[];
+  tookMs: number;
+}
+
+export interface ShiftRequest extends SyntheticSubject {
+  purpose: ShiftPurpose;
+  targetBp: number;
+  coverInstances: number;
+  /** The guard of `shiftTraffic`: the source's load as a share of its capacity. */
+  minSourceLoad: number;
+  blueprint: { name: string; version: number };
+}
+
+export interface ShiftResult {
+  /** False: the guard, or the capacity, did not allow it; `why` says so and nothing was changed. */
+  applied: boolean;
+  why: string;
+  acknowledgement: Acknowledgement | null;
+  sourceBp: number;
+  syntheticBp: number;
+  capacityBp: number | null;
+  epoch: number;
+  totals: { source: Totals; synthetic: Totals };
+}
+
+export interface JudgeRequest {
+  of: 'synthetic' | 'source';
+  baseline: Totals;
+  minRequests: number;
+  maxErrorRatio: number;
+  /** Milliseconds from now before which no good verdict is wanted. */
+  notBeforeMs: number;
+  /** Over how long a verdict that was given is looked at anew. */
+  intervalMs: number;
+  /** Which verdict ends the watch: after a good one only a bad one does, and the other way round. */
+  wanted: 'any' | 'good' | 'bad';
+}
+
+export interface WatchRequest extends Subject {
+  syntheticCell: string;
+  blueprint: { name: string; version: number };
+  healthCheckPath: string;
+  healthCheckIntervalMs: number;
+  known: SourceState;
+  judge: JudgeRequest | null;
+  forMs: number;
+}
+
+export interface Observation {
+  /** What ended the watch. */
+  ended: 'source' | 'verdict' | 'due';
+  source: SourceState;
+  healthyInstances: number;
+  instances: number;
+  verdict: 'good' | 'bad' | null;
+  judged: (Totals & { errorRatio: number }) | null;
+  sourceBp: number;
+  syntheticBp: number;
+  capacityBp: number | null;
+  epoch: number;
+  totals: { source: Totals; synthetic: Totals };
+  /** Per cell, as the load reports say. */
+  rates: Record<string, { requestsPerSecond: number; errorRatio: number; ageMs: number }>;
+}
+
+/** The side effects of a failover. Every one may be called again at any time, also after a crash in mid-call. */
+export interface FailoverActivities {
+  loadContext(request: Subject): Promise<FailoverContext>;
+  /** Returns when fewer than the allowed number of older failovers of the service are under way. */
+  awaitTurn(request: Subject & { maxConcurrentFailovers: number }): Promise<void>;
+  ensureSyntheticCell(request: EnsureRequest): Promise<EnsureResult>;
+  warmSyntheticCell(request: SyntheticSubject): Promise<WarmResult>;
+  armCell(request: SyntheticSubject): Promise<Acknowledgement>;
+  shiftTraffic(request: ShiftRequest): Promise<ShiftResult>;
+  watchFailover(request: WatchRequest): Promise<Observation>;
+  /** Out of traffic, kept for the next prediction. */
+  restAtIdle(request: SyntheticSubject): Promise<void>;
+  /** Out of traffic and gone. A cell that never came to be, or whose name is not known (null), is fine. */
+  retireSyntheticCell(
+    request: Omit<SyntheticSubject, 'syntheticCell'> & { syntheticCell: string | null },
+  ): Promise<void>;
+  saveDossier(dossier: Dossier): Promise<void>;
+}
+
+/** What carrying out a step came to. */
+export type StepResult =
+  | { kind: 'loaded'; context: FailoverContext }
+  | { kind: 'turn' }
+  | { kind: 'ensured'; result: EnsureResult }
+  | { kind: 'warmed'; result: WarmResult }
+  | { kind: 'armed'; result: Acknowledgement }
+  | { kind: 'shifted'; result: ShiftResult }
+  | { kind: 'observed'; observation: Observation }
+  /** A message, or the clock, came first; or the step has no effect outside. */
+  | { kind: 'nothing' }
+  | { kind: 'done' }
+  | { kind: 'failed'; reason: string };
