@@ -87,16 +87,21 @@ function* processes(): Generator<ListedProcess> {
   }
 }
 
-/** The groups of living processes whose environment has this entry; none where there is no /proc. */
+/**
+ * The groups of living processes whose environment has this entry; none where there is no /proc. A group whose leader lacks
+ * the entry is somebody else's and left alone.
+ */
 export function groupsWithEnvironment(entry: string): number[] {
-  const groups = new Set<number>();
-  for (const { pid, state, group } of processes()) {
-    if (state === 'Z' || state === 'X') continue;
-    try {
-      if (readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes(entry)) groups.add(group);
-    } catch {
-      // Not ours to read, or gone.
-    }
+  const marked = [...processes()].filter(({ pid, state }) => state !== 'Z' && state !== 'X' && hasEntry(pid, entry));
+  const leaders = new Set(marked.map(({ pid }) => pid));
+  const groups = new Set(marked.map(({ group }) => group));
+  return [...groups].filter((group) => leaders.has(group) || startTime(group) === null);
+}
+
+function hasEntry(pid: number, entry: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes(entry);
+  } catch {
+    return false; // Not ours to read, or gone.
   }
-  return [...groups];
 }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import { type Settings, settingsSchema } from '../blueprints/settings';
+import { ConfigurationStore } from '../blueprints/store';
 import { envoyBootstrap } from '../envoy/bootstrap';
 import { packageRoot } from '../package-root';
 import { recordedCellProcesses, stopGroups } from './cell-processes';
@@ -46,6 +47,8 @@ export interface StackOptions {
   settings?: SettingsOverrides;
   /** How many proxies. @default 1 */
   envoyCount?: number;
+  /** Aborting it stops the stack, also while it is being started; `startStack` then throws. */
+  signal?: AbortSignal;
 }
 
 export interface StackAddresses {
@@ -79,7 +82,9 @@ export interface Stack {
 }
 
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
+  options.signal?.throwIfAborted();
   const stack = await LocalStack.prepare(options);
+  options.signal?.addEventListener('abort', () => void stack.stop(), { once: true });
   try {
     await stack.startAll(options.parts ?? stackParts);
   } catch (error) {
@@ -110,6 +115,8 @@ class LocalStack implements Stack {
   private readonly started = new Map<string, ManagedProcess>();
   private readonly reaper = new Reaper();
   private stopping: Promise<void> | undefined;
+  /** Starts that have not come to their end yet. */
+  private readonly underWay = new Set<Promise<void>>();
 
   private constructor(
     readonly dir: string,
@@ -254,6 +261,12 @@ class LocalStack implements Stack {
       return prepared.spec;
     });
     await createDatabase?.();
+    const store = await ConfigurationStore.connect(this.addresses.postgresUrl, { maxConnections: 1 });
+    try {
+      await store.migrate();
+    } finally {
+      await store.close();
+    }
   }
 
   private async startEnvoy(adminPort: number, index: number): Promise<void> {
@@ -269,6 +282,16 @@ class LocalStack implements Stack {
 
   /** Starts a process by its description, or again the one that was already made from it. */
   private async run(name: string, prepare: () => ProcessSpec | Promise<ProcessSpec>): Promise<void> {
+    const starting = this.prepareAndStart(name, prepare);
+    this.underWay.add(starting);
+    try {
+      await starting;
+    } finally {
+      this.underWay.delete(starting);
+    }
+  }
+
+  private async prepareAndStart(name: string, prepare: () => ProcessSpec | Promise<ProcessSpec>): Promise<void> {
     let managed = this.started.get(name);
     if (!managed) {
       const spec = await prepare();
@@ -307,6 +330,9 @@ class LocalStack implements Stack {
   }
 
   private async stopAll(keep: boolean): Promise<void> {
+    // What is being prepared must not write into a folder that is being removed.
+    for (const managed of this.processes) if (managed.state === 'starting') await managed.stop();
+    await Promise.allSettled(this.underWay);
     const { stateDir } = this.settings.processProvider;
     const servers = ['kafka', 'temporal', 'postgres'];
     const ours = this.processes.filter(({ name }) => !servers.includes(name));

@@ -1,0 +1,69 @@
+/** `understudy setup` and `understudy up`: from a checkout to a running stack on this machine. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { Command, InvalidArgumentError } from 'commander';
+import { packageRoot } from '../package-root';
+
+export function setupCommand(): Command {
+  return new Command('setup')
+    .description('Get and check everything that Understudy runs on. Does nothing where nothing is missing.')
+    .action(async () => {
+      const child = spawn(process.execPath, [join(packageRoot, 'local', 'bootstrap.cjs'), 'setup'], {
+        stdio: 'inherit',
+      });
+      const [code] = (await once(child, 'exit')) as [number | null];
+      process.exitCode = code ?? 1;
+    });
+}
+
+interface UpOptions {
+  dir?: string;
+  proxies: number;
+}
+
+export function upCommand(): Command {
+  return new Command('up')
+    .description('Start Kafka, Temporal, Postgres, Understudy and Envoy on this machine, until Ctrl-C.')
+    .option('--dir <dir>', 'keep logs and data here, and go on from what is there (default: a new folder, removed)')
+    .option('--proxies <n>', 'how many Envoys', wholeNumber, 1)
+    .action(up);
+}
+
+async function up({ dir, proxies }: UpOptions): Promise<void> {
+  const { startStack, formatStack } = await import('../local/stack.js');
+  const ending = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => ending.abort());
+  let failure: Error | undefined;
+
+  const stack = await startStack({
+    ...(dir !== undefined && { dir }),
+    envoyCount: proxies,
+    signal: ending.signal,
+    onProgress: (sentence) => console.log(sentence),
+    onFailure: (error) => {
+      failure = error;
+      ending.abort();
+    },
+  }).catch((error: unknown) => {
+    if (ending.signal.aborted) return undefined;
+    throw error;
+  });
+  if (!stack) return console.log('Stopped before all was up.');
+
+  try {
+    console.log(`\n${formatStack(stack)}\n\nUnderstudy is up. Ctrl-C stops all of it.`);
+    if (!ending.signal.aborted) await once(ending.signal, 'abort');
+  } finally {
+    console.log('Stopping ...');
+    await stack.stop();
+  }
+  if (failure) throw failure;
+  console.log('Stopped.');
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new InvalidArgumentError('expected a whole number above 0.');
+}
