@@ -136,11 +136,7 @@ function giveBack(f: Failover, aim: Aim & { kind: 'give-back' }, nowMs: number):
       const sinceMs = Math.max(f.source.sinceMs, f.judgement?.of === 'source' ? f.judgement.sinceMs : 0, enteredMs(f));
       const untilMs = (f.phase === 'draining' ? sinceMs : nowMs) + holdAtMostMs(f);
       if (nowMs >= untilMs) {
-        return conclude(
-          f,
-          'aborted',
-          `${aim.why}, but ${blocked}: the split is left as it is and a person must decide`,
-        );
+        return conclude('aborted', `${aim.why}, but ${blocked}: the split is left as it is and a person must decide`);
       }
       return stay(f, `the way back waits: ${blocked}`, untilMs, nowMs, 'draining');
     }
