@@ -1,6 +1,6 @@
 /** Makes the store what documents say, within one transaction that the caller opened. */
 import { sql, type Transaction } from 'kysely';
-import { changeChannel } from './change-feed';
+import { notify } from './change-feed';
 import { crossCheck, type Known } from './cross-checks';
 import { differingPaths, pathText } from './paths';
 import { RefusedError, type DocumentChange } from './records';
@@ -133,12 +133,12 @@ function changeOf(kind: DocumentChange['kind'], after: Document, before: Documen
 }
 
 async function notifyOf(trx: Trx, documents: Document[], changes: Map<Document, DocumentChange>): Promise<void> {
-  const services = new Set<string>();
+  const services = new Set<string | null>();
   for (const document of documents) {
     if (changes.get(document)?.action === 'unchanged') continue;
-    // A blueprint belongs to no one service: the empty payload says that anything may have changed.
-    if (document.kind === 'Blueprint') services.add('');
+    // A blueprint belongs to no one service.
+    if (document.kind === 'Blueprint') services.add(null);
     else services.add(document.kind === 'Cell' ? document.service : document.name);
   }
-  for (const service of services) await sql`select pg_notify(${changeChannel}, ${service})`.execute(trx);
+  for (const service of services) await notify(trx, service);
 }

@@ -1,7 +1,14 @@
 /** Hears of changes in the store over one LISTEN connection that makes itself anew whenever it breaks. */
+import { sql, type Transaction } from 'kysely';
 import { Client } from 'pg';
+import type { Tables } from './tables';
 
-export const changeChannel = 'understudy_changes';
+const changeChannel = 'understudy_changes';
+
+/** Tells every feed, once the transaction is committed. Null: anything may have changed. */
+export async function notify(trx: Transaction<Tables>, service: string | null): Promise<void> {
+  await sql`select pg_notify(${changeChannel}, ${service ?? ''})`.execute(trx);
+}
 
 /** Called with the service that changed, or null when anything may have: after a reconnect, or for a blueprint. */
 export type ChangeListener = (service: string | null) => void;

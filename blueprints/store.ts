@@ -1,9 +1,9 @@
 /** The Configuration Data Store: services, cells, blueprints, splits and dossiers in Postgres. */
-import { Kysely, Migrator, PostgresDialect, sql, type Transaction } from 'kysely';
+import { Kysely, Migrator, PostgresDialect, sql } from 'kysely';
 import type { Pool } from 'pg';
 import type { Dossier } from '../workflows/messages';
 import { applyDocuments, documentPlace, type PlaceOf } from './apply-documents';
-import { changeChannel, ChangeFeed, type ChangeListener } from './change-feed';
+import { ChangeFeed, notify, type ChangeListener } from './change-feed';
 import { openPool, type ConnectOptions } from './connection';
 import { migrations } from './migrations';
 import {
@@ -19,25 +19,20 @@ import {
   type TrafficState,
 } from './records';
 import type { Document, Instance } from './schema';
-import { safeSplit, splitProblems } from './splits';
+import { splitProblems } from './splits';
+import {
+  acquireSyntheticCell,
+  beginRetirement,
+  restCell,
+  type AcquiredCell,
+  type AcquireSyntheticCell,
+} from './synthetic-cells';
 import { blueprintVersion, cellRecord, jsonb, serviceRecord, trafficState, type Tables } from './tables';
+import { lockTraffic } from './traffic-rows';
 
 export type { ConnectOptions } from './connection';
 export type { ChangeListener } from './change-feed';
-
-export interface AcquireSyntheticCell {
-  /** The failover (workflow id) that is going to own the cell. */
-  failover: string;
-  /** The cell to stand in for. */
-  source: string;
-  blueprint: { name: string; version: number };
-}
-
-export interface AcquiredCell {
-  cell: CellRecord;
-  /** `owned`: this failover had it already. `idle`: an idle one was taken over. `created`: a new row. */
-  from: 'owned' | 'idle' | 'created';
-}
+export type { AcquiredCell, AcquireSyntheticCell } from './synthetic-cells';
 
 export interface CellChange {
   state?: CellState;
@@ -199,69 +194,8 @@ export class ConfigurationStore {
    * A synthetic cell for this failover: the one it owns, else an idle one of the same service and blueprint version,
    * else a new row in state `provisioning`. Asked again, it answers the same cell.
    */
-  async acquireSyntheticCell({ failover, source, blueprint }: AcquireSyntheticCell): Promise<AcquiredCell> {
-    return this.db.transaction().execute(async (trx) => {
-      const sourceRow = await trx.selectFrom('cells').selectAll().where('name', '=', source).executeTakeFirst();
-      if (!sourceRow) throw new RefusedError(`cell ${source} is not known, so no synthetic cell can stand in for it`);
-      if (sourceRow.role === 'synthetic')
-        throw new RefusedError(`cell ${source} is itself synthetic: only declared cells have an understudy`);
-      const { service, zone } = sourceRow;
-      // One acquisition per service at a time: two failovers must not choose the same idle cell or the same name.
-      await trx.selectFrom('services').select('name').where('name', '=', service).forNoKeyUpdate().execute();
-      const owned = await trx
-        .selectFrom('cells')
-        .selectAll()
-        .where('owner', '=', failover)
-        .where('state', '!=', 'retired')
-        .forUpdate()
-        .executeTakeFirst();
-      if (owned) return { cell: cellRecord(owned), from: 'owned' };
-
-      const idle = await trx
-        .selectFrom('cells')
-        .selectAll()
-        .where('service', '=', service)
-        .where('role', '=', 'synthetic')
-        .where('state', '=', 'idle')
-        .where('owner', 'is', null)
-        .where('blueprint_name', '=', blueprint.name)
-        .where('blueprint_version', '=', blueprint.version)
-        .orderBy(sql`source_cell = ${source}`, 'desc')
-        .orderBy('name')
-        .limit(1)
-        .forUpdate()
-        .executeTakeFirst();
-      if (idle) {
-        const taken = await trx
-          .updateTable('cells')
-          .set({ owner: failover, state: 'provisioning', state_since: sql<Date>`now()`, source_cell: source })
-          .where('name', '=', idle.name)
-          .returningAll()
-          .executeTakeFirstOrThrow();
-        await notify(trx, service);
-        return { cell: cellRecord(taken), from: 'idle' };
-      }
-
-      const taken = new Set((await trx.selectFrom('cells').select('name').execute()).map((row) => row.name));
-      const created = await trx
-        .insertInto('cells')
-        .values({
-          name: freeName(source, taken),
-          service,
-          role: 'synthetic',
-          zone,
-          blueprint_name: blueprint.name,
-          blueprint_version: blueprint.version,
-          state: 'provisioning',
-          instances: jsonb<Instance[]>([]),
-          source_cell: source,
-          owner: failover,
-        })
-        .returningAll()
-        .executeTakeFirstOrThrow();
-      await notify(trx, service);
-      return { cell: cellRecord(created), from: 'created' };
-    });
+  async acquireSyntheticCell(request: AcquireSyntheticCell): Promise<AcquiredCell> {
+    return this.db.transaction().execute((trx) => acquireSyntheticCell(trx, request));
   }
 
   /**
@@ -294,34 +228,19 @@ export class ConfigurationStore {
   }
 
   /**
+   * Lets go of a synthetic cell: `idle`, nobody's. Refused while the split gives it a share. If the cell is no longer
+   * `owner`'s, that has been done before: answered is what is there, undefined if the cell has been retired since.
+   */
+  async restCell(name: string, owner: string | null): Promise<CellRecord | undefined> {
+    return this.db.transaction().execute((trx) => restCell(trx, name, owner));
+  }
+
+  /**
    * Marks a synthetic cell as being retired, after which no split can name it and no failover can have it. Refused
    * while the split names it, or while somebody other than `owner` owns it. Undefined if there is no such cell.
    */
   async beginRetirement(name: string, owner: string | null): Promise<CellRecord | undefined> {
-    const found = await this.cell(name);
-    if (!found) return undefined;
-    return this.db.transaction().execute(async (trx) => {
-      const traffic = await lockTraffic(trx, found.service);
-      const row = await trx.selectFrom('cells').selectAll().where('name', '=', name).forUpdate().executeTakeFirst();
-      if (!row) return undefined;
-      if (row.role !== 'synthetic')
-        throw new RefusedError(`cell ${name} is declared (${row.role}): it is never retired`);
-      if (row.owner !== null && row.owner !== owner)
-        throw new RefusedError(`cell ${name} is held by ${row.owner}: it cannot be retired now`);
-      const share = traffic?.split.find(({ cell }) => cell === name);
-      if (share)
-        throw new RefusedError(
-          `cell ${name} is in the split of ${row.service} (${share.shareBp} bp, ${share.coverInstances} as cover): take it out first`,
-        );
-      const retired = await trx
-        .updateTable('cells')
-        .set({ state: 'retired', owner: null, ...(row.state !== 'retired' && { state_since: sql<Date>`now()` }) })
-        .where('name', '=', name)
-        .returningAll()
-        .executeTakeFirstOrThrow();
-      await notify(trx, row.service);
-      return cellRecord(retired);
-    });
+    return this.db.transaction().execute((trx) => beginRetirement(trx, name, owner));
   }
 
   /** Forgets a retired cell once its provider has nothing left of it. */
@@ -364,33 +283,5 @@ export class ConfigurationStore {
   async dossiers(limit = 100): Promise<Dossier[]> {
     const query = this.db.selectFrom('dossiers').select('dossier').orderBy('started_at', 'desc').limit(limit);
     return (await query.execute()).map((row) => row.dossier);
-  }
-}
-
-/** The split, locked until the transaction ends; made from the declared safe one if it is not there yet. */
-async function lockTraffic(trx: Transaction<Tables>, service: string): Promise<TrafficState | undefined> {
-  const locked = trx.selectFrom('traffic').selectAll().where('service', '=', service).forUpdate();
-  const row = await locked.executeTakeFirst();
-  if (row) return trafficState(row);
-  const declared = await trx.selectFrom('services').selectAll().where('name', '=', service).executeTakeFirst();
-  if (!declared) return undefined;
-  await trx
-    .insertInto('traffic')
-    .values({ service, epoch: 1, split: jsonb(safeSplit(serviceRecord(declared).spec)) })
-    .onConflict((oc) => oc.doNothing())
-    .execute();
-  return trafficState(await locked.executeTakeFirstOrThrow());
-}
-
-async function notify(trx: Transaction<Tables>, service: string): Promise<void> {
-  await sql`select pg_notify(${changeChannel}, ${service})`.execute(trx);
-}
-
-/** `<source>-understudy-<n>` with the smallest free n. A name has at most 63 characters. */
-function freeName(source: string, taken: ReadonlySet<string>): string {
-  for (let n = 1; ; n += 1) {
-    const suffix = `-understudy-${n}`;
-    const name = source.slice(0, 63 - suffix.length).replace(/-+$/, '') + suffix;
-    if (!taken.has(name)) return name;
   }
 }

@@ -6,7 +6,7 @@ import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RefusedError } from '../blueprints/records';
-import type { BlueprintDocument } from '../blueprints/schema';
+import { blueprintSchema, type BlueprintDocument } from '../blueprints/schema';
 import { packageRoot } from '../package-root';
 import { CellDirectory, cellsOnDisk, type RecordedSpec, type RecordedStart } from './cell-directory';
 import { request } from './http';
@@ -40,7 +40,7 @@ export class ProcessProvider implements CellProvider {
     const directory = new CellDirectory(this.stateDir, spec.cell);
     await this.finishDestruction(directory);
     const recorded = (await directory.readSpec()) ?? (await directory.recordSpec(spec));
-    if (recorded.service !== spec.service || !isDeepStrictEqual(recorded.blueprint, plain(spec.blueprint)))
+    if (recorded.service !== spec.service || !isSame(recorded.blueprint, spec.blueprint))
       throw new RefusedError(
         `cell ${spec.cell} runs from another blueprint or for another service: destroy it before it is made anew`,
       );
@@ -251,9 +251,9 @@ function fill(text: string, values: Record<string, string>): string {
   return text.replace(/\{([A-Za-z]+)\}/g, (whole, key: string) => values[key] ?? whole);
 }
 
-/** As it will look when read back from JSON. */
-function plain<T>(value: T): T {
-  return JSON.parse(JSON.stringify(value)) as T;
+/** Compares through the schema, so that a setting with a default that a later version added makes no difference. */
+function isSame(recorded: BlueprintDocument, wanted: BlueprintDocument): boolean {
+  return isDeepStrictEqual(blueprintSchema.parse(recorded), blueprintSchema.parse(wanted));
 }
 
 async function refuseWhatCannotBe({ name, image, security, network }: BlueprintDocument): Promise<void> {

@@ -1,6 +1,7 @@
 /**
  * A small service for cells in tests: answers /healthz at once, /work slowly until it has been preloaded, and keeps a
- * number of entries that a peer can hand over. Arguments: --port N [--exit-at-once] [--never-ready] [--cold-ms N].
+ * number of entries (50 after /fill) that a peer can hand over. Arguments: --port N [--exit-at-once] [--never-ready]
+ * [--cold-ms N].
  */
 import http from 'node:http';
 
@@ -14,7 +15,7 @@ if (has('--exit-at-once')) {
 
 const port = Number(argument('--port'));
 const coldMs = has('--cold-ms') ? Number(argument('--cold-ms')) : 0;
-let entries = has('--entries') ? Number(argument('--entries')) : 0;
+let entries = 0;
 let connections = 0;
 
 const server = http.createServer((req, res) => {
@@ -24,6 +25,7 @@ const server = http.createServer((req, res) => {
   };
   if (req.url === '/healthz')
     return answer(has('--never-ready') ? 503 : 200, { entries, connections, pid: process.pid });
+  if (req.url === '/fill') return answer(200, { entries: (entries = 50) });
   if (req.url === '/export') return answer(200, { entries });
   if (req.url === '/work') return void setTimeout(() => answer(200, {}), entries > 0 ? 0 : coldMs);
   if (req.url === '/broken') return answer(500, {});

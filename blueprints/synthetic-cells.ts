@@ -1,0 +1,147 @@
+/** Who has which synthetic cell: acquisition, rest and retirement, each within one transaction of the caller. */
+import { sql, type Transaction } from 'kysely';
+import { notify } from './change-feed';
+import { RefusedError, type CellRecord } from './records';
+import type { Instance } from './schema';
+import { cellRecord, jsonb, type Tables } from './tables';
+import { lockTraffic } from './traffic-rows';
+
+export interface AcquireSyntheticCell {
+  /** The failover (workflow id) that is going to own the cell. */
+  failover: string;
+  /** The cell to stand in for. */
+  source: string;
+  blueprint: { name: string; version: number };
+}
+
+export interface AcquiredCell {
+  cell: CellRecord;
+  /** `owned`: this failover had it already. `idle`: an idle one was taken over. `created`: a new row. */
+  from: 'owned' | 'idle' | 'created';
+}
+
+type Trx = Transaction<Tables>;
+
+export async function acquireSyntheticCell(
+  trx: Trx,
+  { failover, source, blueprint }: AcquireSyntheticCell,
+): Promise<AcquiredCell> {
+  const sourceRow = await trx.selectFrom('cells').selectAll().where('name', '=', source).executeTakeFirst();
+  if (!sourceRow) throw new RefusedError(`cell ${source} is not known, so no synthetic cell can stand in for it`);
+  if (sourceRow.role === 'synthetic')
+    throw new RefusedError(`cell ${source} is itself synthetic: only declared cells have an understudy`);
+  const { service, zone } = sourceRow;
+  // One acquisition per service at a time: two failovers must not choose the same idle cell or the same name.
+  await trx.selectFrom('services').select('name').where('name', '=', service).forNoKeyUpdate().execute();
+  const owned = await trx
+    .selectFrom('cells')
+    .selectAll()
+    .where('owner', '=', failover)
+    .where('state', '!=', 'retired')
+    .forUpdate()
+    .executeTakeFirst();
+  if (owned) return { cell: cellRecord(owned), from: 'owned' };
+
+  const idle = await trx
+    .selectFrom('cells')
+    .selectAll()
+    .where('service', '=', service)
+    .where('role', '=', 'synthetic')
+    .where('state', '=', 'idle')
+    .where('owner', 'is', null)
+    .where('blueprint_name', '=', blueprint.name)
+    .where('blueprint_version', '=', blueprint.version)
+    .orderBy(sql`source_cell = ${source}`, 'desc')
+    .orderBy('name')
+    .limit(1)
+    .forUpdate()
+    .executeTakeFirst();
+  if (idle) {
+    const taken = await trx
+      .updateTable('cells')
+      .set({ owner: failover, state: 'provisioning', state_since: sql<Date>`now()`, source_cell: source })
+      .where('name', '=', idle.name)
+      .returningAll()
+      .executeTakeFirstOrThrow();
+    await notify(trx, service);
+    return { cell: cellRecord(taken), from: 'idle' };
+  }
+
+  const taken = new Set((await trx.selectFrom('cells').select('name').execute()).map((row) => row.name));
+  const created = await trx
+    .insertInto('cells')
+    .values({
+      name: freeName(source, taken),
+      service,
+      role: 'synthetic',
+      zone,
+      blueprint_name: blueprint.name,
+      blueprint_version: blueprint.version,
+      state: 'provisioning',
+      instances: jsonb<Instance[]>([]),
+      source_cell: source,
+      owner: failover,
+    })
+    .returningAll()
+    .executeTakeFirstOrThrow();
+  await notify(trx, service);
+  return { cell: cellRecord(created), from: 'created' };
+}
+
+export async function restCell(trx: Trx, name: string, owner: string | null): Promise<CellRecord | undefined> {
+  const locked = await lockCellAndSplit(trx, name);
+  if (!locked) return undefined;
+  const { row, share } = locked;
+  if (row.role !== 'synthetic') throw new RefusedError(`cell ${name} is declared (${row.role}): it never rests`);
+  if (row.owner !== owner || row.state === 'retired') return cellRecord(row);
+  if (share && share.shareBp > 0)
+    throw new RefusedError(`cell ${name} carries ${share.shareBp} bp of ${row.service}: give its share back first`);
+  const rested = await trx
+    .updateTable('cells')
+    .set({ state: 'idle', owner: null, ...(row.state !== 'idle' && { state_since: sql<Date>`now()` }) })
+    .where('name', '=', name)
+    .returningAll()
+    .executeTakeFirstOrThrow();
+  await notify(trx, row.service);
+  return cellRecord(rested);
+}
+
+export async function beginRetirement(trx: Trx, name: string, owner: string | null): Promise<CellRecord | undefined> {
+  const locked = await lockCellAndSplit(trx, name);
+  if (!locked) return undefined;
+  const { row, share } = locked;
+  if (row.role !== 'synthetic') throw new RefusedError(`cell ${name} is declared (${row.role}): it is never retired`);
+  if (row.owner !== null && row.owner !== owner)
+    throw new RefusedError(`cell ${name} is held by ${row.owner}: it cannot be retired now`);
+  if (share)
+    throw new RefusedError(
+      `cell ${name} is in the split of ${row.service} (${share.shareBp} bp, ${share.coverInstances} as cover): take it out first`,
+    );
+  const retired = await trx
+    .updateTable('cells')
+    .set({ state: 'retired', owner: null, ...(row.state !== 'retired' && { state_since: sql<Date>`now()` }) })
+    .where('name', '=', name)
+    .returningAll()
+    .executeTakeFirstOrThrow();
+  await notify(trx, row.service);
+  return cellRecord(retired);
+}
+
+/** The split before the cell, in the order in which a change of the split takes them, so that the two cannot deadlock. */
+async function lockCellAndSplit(trx: Trx, name: string) {
+  const cell = trx.selectFrom('cells').selectAll().where('name', '=', name);
+  const found = await cell.executeTakeFirst();
+  if (!found) return undefined;
+  const traffic = await lockTraffic(trx, found.service);
+  const row = await cell.forUpdate().executeTakeFirst();
+  return row && { row, share: traffic?.split.find((share) => share.cell === name) };
+}
+
+/** `<source>-understudy-<n>` with the smallest free n. A name has at most 63 characters. */
+function freeName(source: string, taken: ReadonlySet<string>): string {
+  for (let n = 1; ; n += 1) {
+    const suffix = `-understudy-${n}`;
+    const name = source.slice(0, 63 - suffix.length).replace(/-+$/, '') + suffix;
+    if (!taken.has(name)) return name;
+  }
+}

@@ -1,0 +1,188 @@
+/** The Synthetic Cell Manager: gives a failover its synthetic cell, warms it, lays it to rest, retires it. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { RefusedError, type BlueprintVersion, type CellRecord } from '../blueprints/records';
+import type { Instance } from '../blueprints/schema';
+import type { ConfigurationStore } from '../blueprints/store';
+import { request } from './http';
+import type { CellProvider, ObservedCell } from './provider';
+import { warmUp, type WarmUpEvidence } from './warm-up';
+
+/** Called with a sentence whenever something has gone on; throws or aborts to stop (a heartbeat of an activity). */
+export type Heartbeat = (text: string) => void;
+
+export interface AcquiredSyntheticCell {
+  cell: CellRecord;
+  /** True if nothing had to be started: an idle cell, or one that this failover had already. */
+  reused: boolean;
+}
+
+/** Making the cell failed in a way that a later attempt may not meet. */
+export class CellNotReadyError extends Error {
+  override readonly name = 'CellNotReadyError';
+}
+
+const pollMs = 100;
+/** What an observation may take beyond the blueprint's own time before acquiring is given up. */
+const slackMs = 5_000;
+
+export class SyntheticCellManager {
+  private readonly providers: ReadonlyMap<string, CellProvider>;
+
+  constructor(
+    private readonly store: ConfigurationStore,
+    providers: CellProvider | readonly CellProvider[],
+  ) {
+    const list = 'kind' in providers ? [providers] : providers;
+    this.providers = new Map(list.map((provider) => [provider.kind, provider]));
+  }
+
+  /**
+   * The failover's synthetic cell, all its instances ready and recorded. Asked again after a crash at any point it goes
+   * on with the same cell. RefusedError: asking again will not help. CellNotReadyError: it may.
+   */
+  async acquire(
+    { failover, source }: { failover: string; source: string },
+    heartbeat: Heartbeat = () => undefined,
+    signal?: AbortSignal,
+  ): Promise<AcquiredSyntheticCell> {
+    const sourceCell = await this.store.cell(source);
+    if (!sourceCell) throw new RefusedError(`cell ${source} is not known, so nothing can stand in for it`);
+    const { cell, from } = await this.store.acquireSyntheticCell({ failover, source, blueprint: sourceCell.blueprint });
+    const { blueprint, provider } = await this.makingOf(cell);
+    heartbeat(`synthetic cell ${cell.name} (${from})`);
+
+    const found = await provider.observe(cell.name);
+    const stands = found.phase === 'ready';
+    // A cell that died at rest, a start that failed, or what another life left under this name. What still runs of it
+    // has a past that we do not know, and nobody is served by it yet: make it anew. Once armed, it is only mended.
+    const isSpoilt = found.phase === 'failed' || (from === 'created' && found.phase !== 'absent');
+    if (isSpoilt && cell.state === 'provisioning') {
+      heartbeat(`${cell.name} is made anew (${whyOf(found)})`);
+      await beating(heartbeat, `ending what is left of ${cell.name}`, provider.destroy(cell.name));
+    }
+    // Also where it stands already: the provider has to learn the new owner.
+    await provider.ensure({ cell: cell.name, service: cell.service, owner: failover, blueprint: blueprint.spec });
+    const ready = await untilReady(provider, cell.name, blueprint, heartbeat, signal);
+    const recorded = await this.store.updateCell(cell.name, { instances: addressesOf(ready) }, failover);
+    return { cell: recorded, reused: stands };
+  }
+
+  /** Runs the blueprint's warm-up plan beside the service's healthy cells. Honest: see `warm` and `reasons`. */
+  async warm(cell: CellRecord, heartbeat: Heartbeat = () => undefined, signal?: AbortSignal): Promise<WarmUpEvidence> {
+    const { blueprint } = await this.makingOf(cell);
+    // A warm-up that is repeated must not take an armed or serving cell back in its life.
+    const isBefore = cell.state === 'provisioning' || cell.state === 'idle';
+    const current = await this.store.updateCell(cell.name, isBefore ? { state: 'warming' } : {}, cell.owner);
+    const run = warmUp({
+      plan: blueprint.spec.warmUp,
+      instances: current.instances,
+      peers: await this.healthyPeers(current),
+      progress: heartbeat,
+      ...(signal && { signal }),
+    });
+    return beating(heartbeat, `warming ${cell.name}`, run);
+  }
+
+  /** Nobody's any more, but kept running for the next failover. Refused while the split gives it a share. */
+  async rest(cell: CellRecord): Promise<CellRecord> {
+    const rested = await this.store.restCell(cell.name, cell.owner);
+    return rested ?? { ...cell, state: 'retired', owner: null };
+  }
+
+  /** Ends the cell for good. Refused while the split names it or another failover owns it; gone already is fine. */
+  async retire(cell: CellRecord): Promise<void> {
+    const retired = await this.store.beginRetirement(cell.name, cell.owner);
+    if (!retired) return;
+    const { provider } = await this.makingOf(retired);
+    await provider.destroy(cell.name);
+    // Last: as long as anything is left of the cell, its name stays taken and the retirement can be taken up again.
+    await this.store.finishRetirement(cell.name);
+  }
+
+  /** What is really there of the cell now. */
+  async observe(cell: CellRecord): Promise<ObservedCell> {
+    return (await this.makingOf(cell)).provider.observe(cell.name);
+  }
+
+  private async makingOf({
+    name,
+    blueprint,
+  }: CellRecord): Promise<{ blueprint: BlueprintVersion; provider: CellProvider }> {
+    const version = await this.store.blueprint(blueprint.name, blueprint.version);
+    if (!version)
+      throw new RefusedError(`cell ${name}: there is no version ${blueprint.version} of blueprint ${blueprint.name}`);
+    const provider = this.providers.get(version.spec.provider);
+    if (!provider)
+      throw new RefusedError(
+        `cell ${name}: no provider ${version.spec.provider} here (there is: ${[...this.providers.keys()].join(', ')})`,
+      );
+    return { blueprint: version, provider };
+  }
+
+  /**
+   * Instances of the service's other cells that answer their readiness path now. Those of the source come last: it is
+   * predicted to fail, and what it knows is taken only if nobody else has it.
+   */
+  private async healthyPeers(cell: CellRecord): Promise<Instance[]> {
+    const service = await this.store.service(cell.service);
+    const path = service?.spec.healthCheck.path ?? '/healthz';
+    const others = (await this.store.cells(cell.service)).filter(
+      ({ name, role, state }) => name !== cell.name && (role !== 'synthetic' || state === 'serving'),
+    );
+    const answering = async ({ instances }: CellRecord) => {
+      const answers = await Promise.all(
+        instances.map((instance) =>
+          request(instance, path, { timeoutMs: 1_000 }).then(
+            ({ status }) => status >= 200 && status <= 299,
+            () => false,
+          ),
+        ),
+      );
+      return instances.filter((_, index) => answers[index]);
+    };
+    const sound = await Promise.all(others.filter(({ name }) => name !== cell.sourceCell).map(answering));
+    if (sound.flat().length > 0) return sound.flat();
+    return (await Promise.all(others.filter(({ name }) => name === cell.sourceCell).map(answering))).flat();
+  }
+}
+
+/** Heartbeats while something runs that cannot tell of its progress, but ends in bounded time. */
+async function beating<T>(heartbeat: Heartbeat, text: string, work: Promise<T>): Promise<T> {
+  const timer = setInterval(() => heartbeat(text), 1_000);
+  try {
+    return await work;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/** Waits for every instance. Shared with declared cells that a provider runs. */
+export async function untilReady(
+  provider: CellProvider,
+  cell: string,
+  blueprint: BlueprintVersion,
+  heartbeat: Heartbeat = () => undefined,
+  signal?: AbortSignal,
+): Promise<ObservedCell> {
+  const { timeoutS } = blueprint.spec.readiness;
+  for (const deadline = Date.now() + timeoutS * 1000 + slackMs; ; await sleep(pollMs, undefined, { signal })) {
+    const observed = await provider.observe(cell);
+    if (observed.phase === 'ready') return observed;
+    if (observed.phase === 'failed') throw new CellNotReadyError(`cell ${cell} failed: ${whyOf(observed)}`);
+    if (Date.now() > deadline)
+      throw new CellNotReadyError(`cell ${cell} is still ${observed.phase} after ${timeoutS} s: ${whyOf(observed)}`);
+    const ready = observed.instances.filter(({ phase }) => phase === 'ready').length;
+    heartbeat(`${cell}: ${ready} of ${observed.instances.length} instances ready`);
+  }
+}
+
+export function addressesOf({ instances }: ObservedCell): Instance[] {
+  return instances.map(({ name, address, port }) => ({ name, address, port }));
+}
+
+function whyOf({ phase, instances }: ObservedCell): string {
+  const reasons = instances
+    .filter(({ reason }) => reason !== undefined)
+    .map(({ name, reason }) => `${name}: ${reason}`);
+  return reasons.join('; ') || phase;
+}

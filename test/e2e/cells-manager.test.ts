@@ -1,0 +1,281 @@
+/** The Synthetic Cell Manager with a real Postgres and real processes: acquired once, warmed with evidence, reused, retired. */
+import { expect } from 'chai';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { RefusedError, type CellRecord } from '../../blueprints/records';
+import type { BlueprintDocument } from '../../blueprints/schema';
+import { ConfigurationStore } from '../../blueprints/store';
+import { request } from '../../cells/http';
+import { CellNotReadyError, SyntheticCellManager } from '../../cells/manager';
+import { ProcessProvider } from '../../cells/process-provider';
+import { retireIdleCells } from '../../cells/retire-idle';
+import { startDeclaredCell } from '../../cells/source-cells';
+import { runningProcesses, serverBlueprint, until } from '../support/cells';
+import { cellDocument, serviceDocument } from '../support/documents';
+import { startPostgres, type TestPostgres } from '../support/postgres';
+
+const failover = 'failover/shop/shop-a';
+const plan = [
+  { kind: 'preload', path: '/preload', minEntries: 50 },
+  { kind: 'connections', perInstance: 3 },
+  { kind: 'probe', path: '/work', requests: 12, maxLatencyRatio: 2, toleranceMs: 40 },
+];
+
+describe('Synthetic Cell Manager', function () {
+  this.timeout(60_000);
+  let postgres: TestPostgres;
+  let store: ConfigurationStore;
+  let stateDir: string;
+  let marker: string;
+  let provider: ProcessProvider;
+  let manager: SyntheticCellManager;
+
+  before(async () => {
+    postgres = await startPostgres();
+  });
+  after(async () => {
+    await postgres.stop();
+  });
+  beforeEach(async () => {
+    store = await ConfigurationStore.connect(await postgres.database());
+    await store.migrate();
+    stateDir = mkdtempSync(join(tmpdir(), 'understudy-cells-'));
+    marker = `cell-test-${randomBytes(6).toString('hex')}`;
+    provider = new ProcessProvider({ stateDir, graceMs: 2_000 });
+    manager = new SyntheticCellManager(store, provider);
+  });
+  afterEach(async () => {
+    for (const { cell } of await provider.list()) await provider.destroy(cell);
+    const left = [...runningProcesses(marker).keys()];
+    for (const pid of left) process.kill(pid, 'SIGKILL');
+    rmSync(stateDir, { recursive: true, force: true });
+    await store.close();
+    expect(left, 'processes that no record led to').to.deep.equal([]);
+  });
+
+  async function applyShop(blueprint: BlueprintDocument, policy: Record<string, unknown> = {}): Promise<void> {
+    await store.apply([serviceDocument({ policy }), cellDocument('shop-a'), cellDocument('shop-b'), blueprint]);
+  }
+
+  /** Runs the declared cells and fills what they keep, so that they are warm. */
+  async function startShop(): Promise<void> {
+    for (const name of ['shop-a', 'shop-b']) {
+      const { instances } = await startDeclaredCell(provider, store, name);
+      for (const instance of instances) await request(instance, '/fill', { timeoutMs: 2_000 });
+    }
+  }
+
+  const acquire = (by = failover, source = 'shop-a') => manager.acquire({ failover: by, source });
+  const understudies = () =>
+    [...runningProcesses(marker).values()].filter((mark) => mark.includes('understudy')).sort();
+
+  it('runs a declared cell from its blueprint and records where it answers', async () => {
+    await applyShop(serverBlueprint(marker));
+    const cell = await startDeclaredCell(provider, store, 'shop-a');
+    expect(cell.instances.map(({ name }) => name)).to.deep.equal(['shop-a-1', 'shop-a-2']);
+    expect((await store.cell('shop-a'))?.instances).to.deep.equal(cell.instances);
+    expect((await provider.observe('shop-a')).owner).to.equal('operator');
+    expect(await startDeclaredCell(provider, store, 'shop-a')).to.deep.equal(cell);
+  });
+
+  it('makes one synthetic cell per failover, ready and recorded, however often it is asked', async () => {
+    await applyShop(serverBlueprint(marker));
+    const both = await Promise.all([acquire(), acquire()]);
+    expect(new Set(both.map(({ cell }) => cell.name))).to.deep.equal(new Set(['shop-a-understudy-1']));
+    const { cell, reused } = await acquire();
+    expect(reused).to.equal(true);
+    expect(cell.instances).to.have.length(2);
+    for (const instance of cell.instances)
+      expect((await request(instance, '/healthz', { timeoutMs: 2_000 })).status).to.equal(200);
+    await until(understudies, (now) => now.length <= 2);
+    expect(understudies()).to.have.length(2);
+  });
+
+  it('warms the cell from its peers and shows the evidence', async () => {
+    await applyShop(serverBlueprint(marker, ['--cold-ms', '150'], { warmUp: plan }));
+    await startShop();
+    const { cell } = await acquire();
+    const beats: string[] = [];
+    const evidence = await manager.warm(cell, (text) => beats.push(text));
+    expect(evidence.reasons).to.deep.equal([]);
+    expect(evidence.warm).to.equal(true);
+    expect(evidence.entries).to.equal(100);
+    expect(evidence.connections).to.equal(6);
+    expect(evidence.probe).to.include({ requests: 24, errors: 0 });
+    expect(evidence.probe?.peersP95Ms).to.be.a('number');
+    expect(beats.length).to.be.greaterThan(3);
+    expect((await store.cell(cell.name))?.state).to.equal('warming');
+  });
+
+  it('finds out a cell that is still cold', async () => {
+    await applyShop(serverBlueprint(marker, ['--cold-ms', '150'], { warmUp: plan.slice(1) }));
+    await startShop();
+    const { cell } = await acquire();
+    const evidence = await manager.warm(cell);
+    expect(evidence.warm).to.equal(false);
+    expect(evidence.reasons.join('\n')).to.match(/probe of \/work on shop-a-understudy-1-1: p95 is .* its peers'/);
+  });
+
+  it('finds out one cold instance beside a warm one', async () => {
+    await applyShop(serverBlueprint(marker, ['--cold-ms', '150'], { warmUp: plan.slice(1) }));
+    await startShop();
+    const { cell } = await acquire();
+    await request(cell.instances[0]!, '/fill', { timeoutMs: 2_000 });
+    const { warm, reasons } = await manager.warm(cell);
+    expect(warm).to.equal(false);
+    expect(reasons).to.have.length(1);
+    expect(reasons[0]).to.contain('shop-a-understudy-1-2');
+  });
+
+  it('is not warm without entries, with errors, or with nobody to load from, and says which', async () => {
+    const steps = [
+      { kind: 'preload', path: '/preload', minEntries: 51 },
+      { kind: 'connections', perInstance: 1, path: '/nowhere' },
+      { kind: 'probe', path: '/broken', requests: 8 },
+    ];
+    await applyShop(serverBlueprint(marker, [], { warmUp: steps }));
+    const { cell } = await acquire();
+    const alone = await manager.warm(cell);
+    expect(alone.warm).to.equal(false);
+    expect(alone.reasons).to.include('preload: no healthy peer to load from');
+    await startShop();
+    const { warm, reasons, probe } = await manager.warm(cell);
+    expect(warm).to.equal(false);
+    expect(reasons.some((reason) => reason.includes('at least 51 are needed'))).to.equal(true);
+    expect(reasons.some((reason) => reason.includes('1 of 1 failed (answered 404)'))).to.equal(true);
+    expect(reasons.some((reason) => reason.includes('requests failed (answered 500)'))).to.equal(true);
+    expect(probe?.errors).to.be.greaterThan(0);
+  });
+
+  it('gives an idle cell with its processes to the next failover', async () => {
+    await applyShop(serverBlueprint(marker));
+    const first = await acquire();
+    const before = [...runningProcesses(marker).keys()].sort();
+    const rested = await manager.rest(first.cell);
+    expect(rested).to.include({ state: 'idle', owner: null });
+    // A repeated rest by the one who has let go changes nothing.
+    await manager.rest(first.cell);
+    const second = await acquire('failover/shop/shop-b', 'shop-b');
+    expect(second.reused).to.equal(true);
+    expect(second.cell).to.deep.include({ name: first.cell.name, owner: 'failover/shop/shop-b', sourceCell: 'shop-b' });
+    expect([...runningProcesses(marker).keys()].sort()).to.deep.equal(before);
+    expect((await provider.list('failover/shop/shop-b')).map(({ cell }) => cell)).to.deep.equal([first.cell.name]);
+    // Late, the first failover lets go once more of what is another's now.
+    await manager.rest(first.cell);
+    expect((await store.cell(first.cell.name))?.owner).to.equal('failover/shop/shop-b');
+  });
+
+  it('makes an idle cell anew that died at rest', async () => {
+    await applyShop(serverBlueprint(marker));
+    const { cell } = await acquire();
+    await manager.rest(cell);
+    const before = new Set(runningProcesses(marker).keys());
+    process.kill([...before][0]!, 'SIGKILL');
+    await until(
+      () => manager.observe(cell),
+      ({ phase }) => phase === 'failed',
+    );
+    const again = await acquire();
+    expect(again.cell.name).to.equal(cell.name);
+    expect(again.reused).to.equal(false);
+    expect((await manager.observe(again.cell)).phase).to.equal('ready');
+    for (const pid of runningProcesses(marker).keys()) expect(before.has(pid)).to.equal(false);
+  });
+
+  it('says why a cell cannot be made, and tries from the beginning when asked again', async () => {
+    await applyShop(serverBlueprint(marker, ['--exit-at-once']));
+    for (let attempt = 1; attempt <= 2; attempt += 1) {
+      const failure = await acquire().then(
+        () => undefined,
+        (error: Error) => error,
+      );
+      expect(failure).to.be.instanceOf(CellNotReadyError);
+      expect(failure?.message).to.contain('cannot read the ledger');
+    }
+    expect((await store.cells('shop')).filter(({ role }) => role === 'synthetic')).to.have.length(1);
+  });
+
+  it('refuses to stand in for a cell that is not known', async () => {
+    await applyShop(serverBlueprint(marker));
+    const refusal = await acquire(failover, 'nobody').then(
+      () => undefined,
+      (error: Error) => error,
+    );
+    expect(refusal).to.be.instanceOf(RefusedError);
+  });
+
+  describe('with a synthetic cell in the split', () => {
+    let cell: CellRecord;
+    const change = (expectedEpoch: number, shareBp: number, coverInstances: number) =>
+      store.changeTraffic({
+        service: 'shop',
+        expectedEpoch,
+        split: [
+          { cell: 'shop-b', shareBp: 10_000 - shareBp, coverInstances: 0 },
+          { cell: cell.name, shareBp, coverInstances },
+        ],
+        reason: 'test',
+        by: 'tester',
+        idempotencyKey: `to-${expectedEpoch + 1}`,
+      });
+    const refusalOf = (work: Promise<unknown>) =>
+      work.then(
+        () => undefined,
+        (error: Error) => error,
+      );
+
+    beforeEach(async () => {
+      await applyShop(serverBlueprint(marker));
+      await startDeclaredCell(provider, store, 'shop-b');
+      ({ cell } = await acquire());
+    });
+
+    it('neither rests nor retires while it carries traffic', async () => {
+      await change(1, 500, 1);
+      expect((await refusalOf(manager.rest(cell)))?.message).to.contain('carries 500 bp');
+      expect((await refusalOf(manager.retire(cell)))?.message).to.contain('is in the split of shop (500 bp');
+      expect((await manager.observe(cell)).phase).to.equal('ready');
+    });
+
+    it('is not retired while it stands as cover, and is afterwards, without a trace', async () => {
+      await change(1, 0, 2);
+      expect(await refusalOf(manager.retire(cell))).to.be.instanceOf(RefusedError);
+      await store.changeTraffic({
+        service: 'shop',
+        expectedEpoch: 2,
+        split: [{ cell: 'shop-b', shareBp: 10_000, coverInstances: 0 }],
+        reason: 'test',
+        by: 'tester',
+        idempotencyKey: 'away',
+      });
+      await manager.retire(cell);
+      await manager.retire(cell);
+      expect(await store.cell(cell.name)).to.equal(undefined);
+      expect(understudies()).to.deep.equal([]);
+      expect(readdirSync(stateDir)).to.deep.equal(['shop-b']);
+    });
+  });
+
+  it('retires idle cells when their time has come, and finishes a retirement that was cut short', async () => {
+    await applyShop(serverBlueprint(marker), { retireAfterS: 1800 });
+    const { cell } = await acquire();
+    await manager.rest(cell);
+    expect(await retireIdleCells(store, manager)).to.deep.equal([]);
+    expect(understudies()).to.have.length(2);
+
+    // As if the worker had died between marking the cell and ending its processes.
+    await store.beginRetirement(cell.name, null);
+    expect((await retireIdleCells(store, manager)).map(({ cell: name, error }) => [name, error])).to.deep.equal([
+      [cell.name, undefined],
+    ]);
+    expect(understudies()).to.deep.equal([]);
+
+    await applyShop(serverBlueprint(marker), { retireAfterS: 0 });
+    const next = await acquire();
+    await manager.rest(next.cell);
+    expect((await retireIdleCells(store, manager)).map(({ cell: name }) => name)).to.deep.equal([next.cell.name]);
+    expect(await store.cell(next.cell.name)).to.equal(undefined);
+  });
+});
