@@ -75,4 +75,4 @@ function capture(command, args, cwd) {
   });
 }
 
-module.exports = { build, isBuildStale, capture };
+module.exports = { build, isBuildStale, capture, removeOrphans };

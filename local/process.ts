@@ -22,7 +22,7 @@ export interface ProcessSpec {
   logFile: string;
   /** Answers true once the process serves. Asked again and again until then; throwing means "not yet". */
   ready: (process: ManagedProcess) => Promise<boolean> | boolean;
-  /** @default 60000 */
+  /** @default 120000 */
   readyWithinMs?: number;
   /** The signal that asks for an orderly end. @default 'SIGTERM' */
   stopSignal?: NodeJS.Signals;
@@ -105,7 +105,7 @@ export class ManagedProcess {
         }
         return await this.spec.ready(this);
       },
-      { withinMs: this.spec.readyWithinMs ?? 60_000, what: `${this.name} serves` },
+      { withinMs: this.spec.readyWithinMs ?? 120_000, what: `${this.name} serves` },
     ).catch((error: unknown) => {
       if (error instanceof GiveUp) throw error;
       throw new Error(`${(error as Error).message} ${this.tail()}\nWhole log: ${this.logFile}`);
