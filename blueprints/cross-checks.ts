@@ -162,13 +162,23 @@ function checkAddresses(cells: Placed<CellDocument>[], known: Known): Problem[] 
 }
 
 function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[] {
+  const problems: Problem[] = [];
   const { command, environment } = spec.image;
-  if ([...command, ...Object.values(environment)].some((text) => text.includes('{port}'))) return [];
-  return [
-    {
+  if (![...command, ...Object.values(environment)].some((text) => text.includes('{port}')))
+    problems.push({
       document,
       path: ['image', 'command'],
       reason: 'neither the command nor the environment names {port}, so an instance cannot know where to listen',
-    },
+    });
+  // Protection that is written down and silently not there is worse than none.
+  const unprotected: [(string | number)[], boolean][] = [
+    [['image', 'os'], spec.image.os !== 'host'],
+    [['network', 'egress'], spec.network.egress.length > 0],
+    [['security', 'identity'], spec.security.identity !== undefined],
+    [['security', 'secrets'], spec.security.secrets.length > 0],
   ];
+  for (const [path, isAsked] of unprotected)
+    if (isAsked)
+      problems.push({ document, path, reason: `provider ${spec.provider} cannot bring this about: leave it out` });
+  return problems;
 }

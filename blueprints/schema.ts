@@ -144,10 +144,16 @@ export const blueprintSchema = z.strictObject({
         .array(z.string())
         .min(1)
         .describe(
-          'Argument vector, no shell. {port}, {instance}, {cell}, {service}, {memoryLimitMib} and {dir} are filled in.',
+          'Argument vector, no shell. {address}, {port}, {instance}, {cell}, {service}, {memoryLimitMib} and {dir} (a folder of the instance) are filled in.',
         ),
-      workingDirectory: z.string().optional(),
-      environment: z.record(z.string(), z.string()).default({}),
+      workingDirectory: z
+        .string()
+        .optional()
+        .describe("Where the command starts. Default: the folder of Understudy's own package."),
+      environment: z
+        .record(z.string(), z.string())
+        .default({})
+        .describe('Beside PATH and HOME the whole environment; the same words are filled in.'),
     })
     .describe('OS image or command.'),
   dependencies: z
@@ -181,6 +187,8 @@ export const blueprintSchema = z.strictObject({
     .prefault({}),
   warmUp: z.array(warmUpStepSchema).default([]),
 });
+
+export const documentKinds = ['Service', 'Cell', 'Blueprint'] as const;
 
 export const documentSchema = z.discriminatedUnion('kind', [serviceSchema, cellSchema, blueprintSchema]);
 

@@ -4,11 +4,12 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root';
+import { applyCommand } from './apply';
 import { setupCommand, upCommand } from './up';
 
 const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
 
-const commands: (() => Command)[] = [setupCommand, upCommand];
+const commands: (() => Command)[] = [setupCommand, upCommand, applyCommand];
 
 async function main(): Promise<void> {
   const program = new Command('understudy')

@@ -20,11 +20,11 @@ const failover = 'failover/shop/shop-a';
 const plan = [
   { kind: 'preload', path: '/preload', minEntries: 50 },
   { kind: 'connections', perInstance: 3 },
-  { kind: 'probe', path: '/work', requests: 12, maxLatencyRatio: 2, toleranceMs: 40 },
+  { kind: 'probe', path: '/work', requests: 8, maxLatencyRatio: 1.5, toleranceMs: 500 },
 ];
 
 describe('Synthetic Cell Manager', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let postgres: TestPostgres;
   let store: ConfigurationStore;
   let stateDir: string;
@@ -94,7 +94,7 @@ describe('Synthetic Cell Manager', function () {
   });
 
   it('warms the cell from its peers and shows the evidence', async () => {
-    await applyShop(serverBlueprint(marker, ['--cold-ms', '150'], { warmUp: plan }));
+    await applyShop(serverBlueprint(marker, ['--cold-ms', '1500'], { warmUp: plan }));
     await startShop();
     const { cell } = await acquire();
     const beats: string[] = [];
@@ -103,14 +103,14 @@ describe('Synthetic Cell Manager', function () {
     expect(evidence.warm).to.equal(true);
     expect(evidence.entries).to.equal(100);
     expect(evidence.connections).to.equal(6);
-    expect(evidence.probe).to.include({ requests: 24, errors: 0 });
+    expect(evidence.probe).to.include({ requests: 16, errors: 0 });
     expect(evidence.probe?.peersP95Ms).to.be.a('number');
     expect(beats.length).to.be.greaterThan(3);
     expect((await store.cell(cell.name))?.state).to.equal('warming');
   });
 
   it('finds out a cell that is still cold', async () => {
-    await applyShop(serverBlueprint(marker, ['--cold-ms', '150'], { warmUp: plan.slice(1) }));
+    await applyShop(serverBlueprint(marker, ['--cold-ms', '1500'], { warmUp: plan.slice(1) }));
     await startShop();
     const { cell } = await acquire();
     const evidence = await manager.warm(cell);
@@ -119,7 +119,7 @@ describe('Synthetic Cell Manager', function () {
   });
 
   it('finds out one cold instance beside a warm one', async () => {
-    await applyShop(serverBlueprint(marker, ['--cold-ms', '150'], { warmUp: plan.slice(1) }));
+    await applyShop(serverBlueprint(marker, ['--cold-ms', '1500'], { warmUp: plan.slice(1) }));
     await startShop();
     const { cell } = await acquire();
     await request(cell.instances[0]!, '/fill', { timeoutMs: 2_000 });

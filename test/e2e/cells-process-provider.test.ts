@@ -11,7 +11,7 @@ import { packageRoot } from '../../package-root';
 import { cellSpec, runningProcesses, serverBlueprint, until, untilPhase } from '../support/cells';
 
 describe('Process provider', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let stateDir: string;
   let marker: string;
   let provider: ProcessProvider;
@@ -53,7 +53,7 @@ describe('Process provider', function () {
   });
 
   it('keeps one tracked process per instance when the worker is killed before or after any side effect', async function () {
-    this.timeout(180_000);
+    this.timeout(600_000);
     const program = join(packageRoot, 'dist/test/support/killed-ensure.js');
     let killed = 0;
     for (const when of ['before', 'after']) {
@@ -61,7 +61,7 @@ describe('Process provider', function () {
         const spec = cellSpec('shop-x', serverBlueprint(marker));
         const run = spawnSync(process.execPath, [program, stateDir, JSON.stringify(spec), String(k), when], {
           encoding: 'utf8',
-          timeout: 20_000,
+          timeout: 60_000,
         });
         if (run.status === 0) break;
         expect(run.signal, run.stderr).to.equal('SIGKILL');

@@ -26,7 +26,7 @@ export function serverBlueprint(
       ],
     },
     resources: { instances: 2, memoryLimitMib: 64 },
-    readiness: { timeoutS: 10 },
+    readiness: { timeoutS: 60 },
     ...change,
   });
 }
@@ -63,7 +63,7 @@ export async function untilPhase(provider: CellProvider, cell: string, phase: In
 export async function until<T>(
   read: () => T | Promise<T>,
   holds: (value: T) => boolean,
-  withinMs = 15_000,
+  withinMs = 60_000,
 ): Promise<T> {
   for (const deadline = Date.now() + withinMs; ; await sleep(20)) {
     const value = await read();

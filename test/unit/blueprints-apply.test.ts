@@ -1,0 +1,141 @@
+/** Documents are read strictly: what is wrong is named with file, line, document, path and reason. */
+import { expect } from 'chai';
+import { parseDocuments } from '../../blueprints/apply';
+import { crossCheck } from '../../blueprints/cross-checks';
+import { differingPaths } from '../../blueprints/paths';
+import { blueprintDocument, cellDocument, serviceDocument, shopDocuments } from '../support/documents';
+
+const service = `kind: Service
+name: shop
+listener: { port: 10080 }
+slo: { latencyMs: 250 }
+safeSplit:
+  shop-a: 10000
+`;
+
+/** The lines of the refusal; fails if there is none. */
+function refusalOf(text: string): string[] {
+  try {
+    parseDocuments(text, 'shop.yaml');
+  } catch (error) {
+    expect((error as Error).name).to.equal('RefusedError');
+    return (error as Error).message.split('\n');
+  }
+  throw new Error('the text was accepted');
+}
+
+const nothingKnown = { services: [], cells: [], blueprints: new Set<string>() };
+const reasons = (documents: Parameters<typeof crossCheck>[0], known = nothingKnown) =>
+  crossCheck(documents, known).map(({ document, path, reason }) => `${document} ${path.join('.')}: ${reason}`);
+
+describe('Documents', () => {
+  it('are read from one file, with every default in place, and only observe unless told otherwise', () => {
+    const [first, second] = parseDocuments(
+      `---\n${service}---\nkind: Cell\nname: shop-a\nservice: shop\nrole: primary\nblueprint: shop\n---\n`,
+      'shop.yaml',
+    );
+    expect(first).to.deep.include({ kind: 'Service', name: 'shop' });
+    expect(first?.kind === 'Service' && first.policy.autonomy).to.equal('observe');
+    expect(second).to.deep.include({ kind: 'Cell', zone: 'local', instances: [] });
+  });
+
+  it('are refused with file, line, document, path and reason, all of them at once', () => {
+    const text = `${service}polcy: {}
+policy:
+  canaryBp: 20000
+  prepare: { enter: 0.2, exit: 0.3, persistS: 1 }
+---
+kind: Cell
+name: Shop A
+service: shop
+role: tertiary
+blueprint: shop
+`;
+    const lines = refusalOf(text);
+    expect(lines).to.have.length(5);
+    expect(lines).to.include('shop.yaml:7: document 1 (Service shop): polcy: is not a known key');
+    expect(lines.find((line) => line.includes('canaryBp'))).to.match(
+      /^shop\.yaml:9: document 1 \(Service shop\): policy\.canaryBp: Too big/,
+    );
+    expect(lines).to.include('shop.yaml:10: document 1 (Service shop): policy.prepare.exit: exit must be below enter');
+    expect(lines.find((line) => line.includes('document 2') && line.includes(': name: '))).to.match(/^shop\.yaml:13: /);
+    expect(lines.find((line) => line.includes(': role: '))).to.match(/^shop\.yaml:15: .*primary/);
+  });
+
+  it('are refused when they are not YAML, name a key twice, or hold nothing', () => {
+    expect(refusalOf('kind: [Service')[0]).to.match(/^shop\.yaml:1: document 1: not YAML: /);
+    expect(refusalOf('kind: Cell\nkind: Cell\n')[0]).to.match(/^shop\.yaml:2: document 1: not YAML: .*unique/);
+    expect(refusalOf('')).to.deep.equal(['shop.yaml: holds no documents; expected Service, Cell, Blueprint']);
+    expect(refusalOf('just words')[0]).to.match(/^shop\.yaml:1: document 1: \(document\): .*expected/i);
+  });
+
+  it('are refused when their kind is unknown or missing', () => {
+    expect(refusalOf('kind: Pod\nname: x\n')).to.deep.equal([
+      'shop.yaml:1: document 1 (Pod x): kind: must be one of Service, Cell, Blueprint',
+    ]);
+    expect(refusalOf('name: x\n')[0]).to.contain('kind: must be one of Service, Cell, Blueprint');
+  });
+
+  it('are refused when their shares do not add up', () => {
+    expect(refusalOf(service.replace('10000', '9000'))).to.deep.equal([
+      'shop.yaml:5: document 1 (Service shop): safeSplit: shares must add up to 10000',
+    ]);
+  });
+
+  it('fit together', () => {
+    expect(reasons(shopDocuments())).to.deep.equal([]);
+  });
+
+  it('do not fit when they name what is nowhere', () => {
+    expect(reasons([serviceDocument(), cellDocument('shop-a', { service: 'cart' })])).to.deep.equal([
+      '0 safeSplit.shop-a: cell shop-a belongs to service cart, not to shop',
+      '0 safeSplit.shop-b: there is no cell shop-b, neither here nor in the store',
+      '1 service: there is no service cart, neither here nor in the store',
+      '1 blueprint: there is no blueprint shop, neither here nor in the store',
+    ]);
+  });
+
+  it('do not fit when a name, a listener or an address is taken', () => {
+    const instances = [{ name: 'i1', address: '127.0.0.1', port: 20100 }];
+    const documents = [
+      serviceDocument(),
+      cellDocument('shop-a', { instances }),
+      cellDocument('shop-b', { instances }),
+      blueprintDocument(),
+      blueprintDocument(),
+      serviceDocument({ name: 'cart', safeSplit: { 'cart-a': 10_000 } }),
+      cellDocument('cart-a', { service: 'cart' }),
+    ];
+    expect(reasons(documents)).to.deep.equal([
+      '2 instances.0: 127.0.0.1:20100 already belongs to cell shop-a',
+      '4 name: Blueprint shop is already document 4',
+      "5 listener: 127.0.0.1:10080 is already service shop's",
+    ]);
+  });
+
+  it('do not fit when traffic would move before anything is prepared for it', () => {
+    const policy = { prepare: { enter: 0.9, exit: 0.1, persistS: 1 }, shift: { enter: 0.6, exit: 0.2, persistS: 1 } };
+    const [first, ...others] = reasons([serviceDocument({ policy }), ...shopDocuments().slice(1)]);
+    expect(first).to.match(/^0 policy\.prepare\.enter: must not be above shift\.enter/);
+    expect(others).to.deep.equal([]);
+  });
+
+  it('do not promise what the provider cannot bring about', () => {
+    const blueprint = blueprintDocument({
+      image: { command: ['server'] },
+      network: { egress: ['db:5432'] },
+      security: { secrets: ['db-password'] },
+    });
+    expect(reasons([blueprint])).to.deep.equal([
+      '0 image.command: neither the command nor the environment names {port}, so an instance cannot know where to listen',
+      '0 network.egress: provider process cannot bring this about: leave it out',
+      '0 security.secrets: provider process cannot bring this about: leave it out',
+    ]);
+  });
+
+  it('are compared to the deepest path that differs', () => {
+    const before = { a: 1, list: [{ x: 1 }, { x: 2 }], gone: true, same: { y: 1 } };
+    const after = { a: 2, list: [{ x: 1 }, { x: 3 }, { x: 4 }], same: { y: 1 } };
+    expect(differingPaths(before, after)).to.deep.equal(['a', 'list[1].x', 'list[2]', 'gone']);
+  });
+});
