@@ -51,3 +51,6 @@ const server = http.createServer((req, res) => {
 });
 server.on('connection', () => (connections += 1));
 server.listen(port, '127.0.0.1');
+
+// A test run that is killed cannot end its cells, which outlive their makers by design.
+setTimeout(() => process.exit(), 15 * 60_000).unref();
