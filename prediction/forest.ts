@@ -1,0 +1,236 @@
+/** The model's trees and their exact attribution: TreeSHAP with the trees' own cover (path-dependent). */
+import { z } from 'zod';
+import { ModelRefusedError } from './manifest';
+
+/** One tree as flat arrays; node 0 is the root, a leaf has feature -1. */
+export interface Tree {
+  feature: Int32Array;
+  threshold: Float64Array;
+  /** Where a missing value goes. */
+  missingLeft: Uint8Array;
+  left: Int32Array;
+  right: Int32Array;
+  /** Training rows that came through the node. */
+  cover: Float64Array;
+  value: Float64Array;
+  depth: number;
+}
+
+/** One booster per hazard bin; the hazard is sigmoid(scale * sum of trees + offset). */
+export interface Forest {
+  bins: { scale: number; offset: number; trees: Tree[] }[];
+}
+
+/** A node as LightGBM's `dump_model()` writes it; everything else in the dump is left out of the file. */
+type DumpedNode =
+  | { leaf_value: number; leaf_count?: number | undefined }
+  | {
+      split_feature: number;
+      threshold: number;
+      decision_type: '<=';
+      default_left: boolean;
+      missing_type: 'None' | 'NaN';
+      internal_count: number;
+      left_child: DumpedNode;
+      right_child: DumpedNode;
+    };
+
+const node: z.ZodType<DumpedNode> = z.lazy(() =>
+  z.union([
+    z.object({
+      split_feature: z.number().int().min(0),
+      threshold: z.number(),
+      decision_type: z.literal('<='),
+      default_left: z.boolean(),
+      missing_type: z.enum(['None', 'NaN']),
+      internal_count: z.number(),
+      left_child: node,
+      right_child: node,
+    }),
+    z.object({ leaf_value: z.number(), leaf_count: z.number().optional() }),
+  ]),
+);
+
+/** `{"bins": [{"scale", "offset", "trees": [<tree_structure>, ...]}, ...]}`, one entry per hazard bin. */
+const dumpSchema = z.object({
+  bins: z.array(z.object({ scale: z.number(), offset: z.number(), trees: z.array(node) })),
+});
+
+export function parseForest(json: Buffer, bins: number, featureCount: number, where: string): Forest {
+  let parsed: z.infer<typeof dumpSchema>;
+  try {
+    parsed = dumpSchema.parse(JSON.parse(json.toString('utf8')));
+  } catch (error) {
+    const reason = error instanceof z.ZodError ? z.prettifyError(error).slice(0, 300) : String(error);
+    throw new ModelRefusedError(`${where}: the tree dump cannot be read: ${reason}`, { cause: error });
+  }
+  if (parsed.bins.length !== bins) {
+    throw new ModelRefusedError(`${where}: the tree dump has ${parsed.bins.length} bins, the model ${bins}.`);
+  }
+  const forest = {
+    bins: parsed.bins.map(({ scale, offset, trees }) => ({ scale, offset, trees: trees.map(flatten) })),
+  };
+  const highest = Math.max(
+    ...forest.bins.flatMap((b) => b.trees.map((t) => t.feature.reduce((a, f) => Math.max(a, f), -1))),
+  );
+  if (highest >= featureCount) {
+    throw new ModelRefusedError(`${where}: the tree dump splits on feature ${highest}, there are ${featureCount}.`);
+  }
+  return forest;
+}
+
+function flatten(root: DumpedNode): Tree {
+  const nodes: DumpedNode[] = [];
+  const children: [number, number][] = [];
+  const visit = (n: DumpedNode, level: number): [index: number, depth: number] => {
+    const index = nodes.push(n) - 1;
+    children.push([-1, -1]);
+    if ('leaf_value' in n) return [index, level];
+    const [left, leftDepth] = visit(n.left_child, level + 1);
+    const [right, rightDepth] = visit(n.right_child, level + 1);
+    children[index] = [left, right];
+    return [index, Math.max(leftDepth, rightDepth)];
+  };
+  const [, depth] = visit(root, 0);
+  return {
+    feature: Int32Array.from(nodes, (n) => ('leaf_value' in n ? -1 : n.split_feature)),
+    threshold: Float64Array.from(nodes, (n) => ('leaf_value' in n ? 0 : n.threshold)),
+    // With missing_type None, LightGBM reads a missing value as 0.
+    missingLeft: Uint8Array.from(nodes, (n) =>
+      'leaf_value' in n ? 0 : Number(n.missing_type === 'NaN' ? n.default_left : n.threshold >= 0),
+    ),
+    left: Int32Array.from(children, ([left]) => left),
+    right: Int32Array.from(children, ([, right]) => right),
+    // A leaf of a single-leaf tree carries no count; any positive number does there.
+    cover: Float64Array.from(nodes, (n) => ('leaf_value' in n ? (n.leaf_count ?? 1) : n.internal_count)),
+    value: Float64Array.from(nodes, (n) => ('leaf_value' in n ? n.leaf_value : 0)),
+    depth,
+  };
+}
+
+function goesLeft(tree: Tree, index: number, row: Float32Array, offset: number): boolean {
+  const value = row[offset + (tree.feature[index] as number)] as number;
+  return value === value ? value <= (tree.threshold[index] as number) : tree.missingLeft[index] === 1;
+}
+
+/** The tree's output for a row. */
+export function evaluate(tree: Tree, row: Float32Array, offset = 0): number {
+  let index = 0;
+  while ((tree.feature[index] as number) >= 0) {
+    index = (goesLeft(tree, index, row, offset) ? tree.left[index] : tree.right[index]) as number;
+  }
+  return tree.value[index] as number;
+}
+
+/** The features on the way to a node, with the share of orderings in which each is known or not. */
+interface PathEntry {
+  feature: number;
+  /** Share of training rows that go this way when the feature is unknown. */
+  zero: number;
+  /** 1 if the row itself goes this way, else 0. */
+  one: number;
+  weight: number;
+}
+
+/**
+ * Adds `factor` times each feature's Shapley value for this row and tree to `out`. The values add up to the tree's
+ * output minus its mean over the training rows. Method: S. Lundberg et al., "Consistent Individualized Feature
+ * Attribution for Tree Ensembles" (2018), algorithm 2.
+ */
+export function addShapleyValues(
+  tree: Tree,
+  row: Float32Array,
+  offset: number,
+  factor: number,
+  out: Float64Array,
+): void {
+  walk(tree, 0, [], 1, 1, -1, row, offset, factor, out);
+}
+
+function walk(
+  tree: Tree,
+  index: number,
+  parentPath: readonly PathEntry[],
+  zero: number,
+  one: number,
+  feature: number,
+  row: Float32Array,
+  offset: number,
+  factor: number,
+  out: Float64Array,
+): void {
+  let path = extend(parentPath, zero, one, feature);
+  const split = tree.feature[index] as number;
+  if (split < 0) {
+    for (let i = 1; i < path.length; i++) {
+      const entry = path[i] as PathEntry;
+      const weight = unwoundWeight(path, i);
+      out[entry.feature] =
+        (out[entry.feature] ?? 0) + factor * weight * (entry.one - entry.zero) * (tree.value[index] as number);
+    }
+    return;
+  }
+  const left = tree.left[index] as number;
+  const right = tree.right[index] as number;
+  const hot = goesLeft(tree, index, row, offset) ? left : right;
+  const cold = hot === left ? right : left;
+  let incomingZero = 1;
+  let incomingOne = 1;
+  const before = path.findIndex((entry, i) => i > 0 && entry.feature === split);
+  if (before > 0) {
+    // The feature was split on further up: its earlier share is taken out and carried on.
+    const entry = path[before] as PathEntry;
+    incomingZero = entry.zero;
+    incomingOne = entry.one;
+    path = unwind(path, before);
+  }
+  const cover = tree.cover[index] as number;
+  const share = (child: number) => (cover > 0 ? Math.max(1e-12, (tree.cover[child] as number) / cover) : 0.5);
+  walk(tree, hot, path, incomingZero * share(hot), incomingOne, split, row, offset, factor, out);
+  walk(tree, cold, path, incomingZero * share(cold), 0, split, row, offset, factor, out);
+}
+
+function extend(path: readonly PathEntry[], zero: number, one: number, feature: number): PathEntry[] {
+  const length = path.length;
+  const next = path.map((entry) => ({ ...entry }));
+  next.push({ feature, zero, one, weight: length === 0 ? 1 : 0 });
+  for (let i = length - 1; i >= 0; i--) {
+    const entry = next[i] as PathEntry;
+    const after = next[i + 1] as PathEntry;
+    after.weight += (one * entry.weight * (i + 1)) / (length + 1);
+    entry.weight = (zero * entry.weight * (length - i)) / (length + 1);
+  }
+  return next;
+}
+
+function unwind(path: readonly PathEntry[], index: number): PathEntry[] {
+  const last = path.length - 1;
+  const { one, zero } = path[index] as PathEntry;
+  const next = path.map((entry) => ({ ...entry }));
+  let carried = (next[last] as PathEntry).weight;
+  for (let i = last - 1; i >= 0; i--) {
+    const entry = next[i] as PathEntry;
+    if (one !== 0) {
+      const before = entry.weight;
+      entry.weight = (carried * (last + 1)) / ((i + 1) * one);
+      carried = before - (entry.weight * zero * (last - i)) / (last + 1);
+    } else {
+      entry.weight = (entry.weight * (last + 1)) / (zero * (last - i));
+    }
+  }
+  for (let i = index; i < last; i++) {
+    const entry = next[i] as PathEntry;
+    const after = next[i + 1] as PathEntry;
+    entry.feature = after.feature;
+    entry.zero = after.zero;
+    entry.one = after.one;
+  }
+  next.pop();
+  return next;
+}
+
+function unwoundWeight(path: readonly PathEntry[], index: number): number {
+  let sum = 0;
+  for (const entry of unwind(path, index)) sum += entry.weight;
+  return sum;
+}

@@ -1,0 +1,222 @@
+/** Telemetry from Kafka by kafkajs: commits by hand, windows rebuilt by seeking back, a consumer made anew when it dies or stalls. */
+import type { Admin, Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs';
+import type { Logger } from 'pino';
+import type {
+  PartitionId,
+  PartitionStart,
+  Position,
+  TelemetryReader,
+  TelemetryRecord,
+  TelemetrySource,
+} from './telemetry-source';
+
+export interface KafkaSourceOptions {
+  kafka: Kafka;
+  groupId: string;
+  topics: readonly string[];
+  /** How far back windows reach, in ms: reading begins there, also behind the committed offset. */
+  rebuildMs: number;
+  /** No fetch for this long means the consumer has stalled silently. @default 30,000 */
+  stalledAfterMs?: number;
+  log: Logger;
+  now?: () => number;
+}
+
+const recordsPerCall = 500;
+
+export class KafkaSource implements TelemetrySource {
+  private reader: TelemetryReader | undefined;
+  private consumer: Consumer | undefined;
+  private admin: Admin | undefined;
+  private stopping = false;
+  private problem: string | undefined = 'not started';
+  /** Settles when the present assignment's seeks are done; batches wait for it. */
+  private ready: Promise<void> = Promise.resolve();
+  private assignment = 0;
+  private lastFetchMs = 0;
+  private endConsumer: (reason: string) => void = () => undefined;
+  private supervision: Promise<void> | undefined;
+  private readonly now: () => number;
+
+  constructor(private readonly options: KafkaSourceOptions) {
+    this.now = options.now ?? Date.now;
+  }
+
+  async start(reader: TelemetryReader): Promise<void> {
+    this.reader = reader;
+    this.supervision = this.supervise();
+  }
+
+  async stop(): Promise<void> {
+    this.stopping = true;
+    this.endConsumer('stopping');
+    await this.supervision;
+  }
+
+  trouble(): string | undefined {
+    return this.problem;
+  }
+
+  pause({ topic, partition }: PartitionId): void {
+    this.consumer?.pause([{ topic, partitions: [partition] }]);
+  }
+
+  resume({ topic, partition }: PartitionId): void {
+    this.consumer?.resume([{ topic, partitions: [partition] }]);
+  }
+
+  async commit(positions: readonly Position[]): Promise<void> {
+    if (!this.consumer) throw new Error('Nothing can be committed: there is no consumer at the moment.');
+    await this.consumer.commitOffsets(
+      positions.map(({ topic, partition, offset, tickMs }) => ({
+        topic,
+        partition,
+        offset: String(offset),
+        metadata: JSON.stringify({ tickMs }),
+      })),
+    );
+  }
+
+  /** One consumer after another until stopped. */
+  private async supervise(): Promise<void> {
+    for (let pauseMs = 250; !this.stopping; pauseMs = Math.min(pauseMs * 2, 5_000)) {
+      const startedMs = this.now();
+      const reason = await this.runConsumer();
+      if (this.stopping) return;
+      this.problem = reason;
+      this.options.log.warn({ reason }, `the telemetry consumer ended (${reason}); another one is made`);
+      if (this.now() - startedMs > 30_000) pauseMs = 250;
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    }
+  }
+
+  /** Runs a consumer until it crashes, stalls or is stopped; answers why. Never throws. */
+  private async runConsumer(): Promise<string> {
+    const { kafka, groupId, topics, stalledAfterMs = 30_000 } = this.options;
+    const consumer = kafka.consumer({
+      groupId,
+      // A dead member is noticed after this long; the broker accepts no less by default.
+      sessionTimeout: 6_000,
+      heartbeatInterval: 1_500,
+      rebalanceTimeout: 30_000,
+      maxWaitTimeInMs: 100,
+      maxBytesPerPartition: 1_048_576,
+      // Restarts are ours: a consumer that cannot go on is replaced whole.
+      retry: { retries: 5, restartOnFailure: async () => false },
+    });
+    const admin = kafka.admin();
+    let watchdog: NodeJS.Timeout | undefined;
+    try {
+      const ended = new Promise<string>((resolve) => (this.endConsumer = resolve));
+      const { CRASH, FETCH, GROUP_JOIN } = consumer.events;
+      consumer.on(CRASH, ({ payload }) => this.endConsumer(payload.error.message));
+      consumer.on(FETCH, () => (this.lastFetchMs = this.now()));
+      consumer.on(GROUP_JOIN, ({ payload }) => this.joined(consumer, payload.memberAssignment));
+      await admin.connect();
+      await consumer.connect();
+      await consumer.subscribe({ topics: [...topics], fromBeginning: true });
+      this.consumer = consumer;
+      this.admin = admin;
+      await consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: (batch) => this.batch(batch) });
+      this.lastFetchMs = this.now();
+      watchdog = setInterval(
+        () => {
+          const silentMs = this.now() - this.lastFetchMs;
+          if (silentMs > stalledAfterMs) this.endConsumer(`no fetch for ${Math.round(silentMs / 1000)} s`);
+        },
+        Math.min(1_000, stalledAfterMs),
+      );
+      return await ended;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    } finally {
+      clearInterval(watchdog);
+      this.consumer = undefined;
+      this.admin = undefined;
+      await consumer.disconnect().catch(() => undefined);
+      await admin.disconnect().catch(() => undefined);
+    }
+  }
+
+  private joined(consumer: Consumer, assigned: Record<string, number[]>): void {
+    const mine = ++this.assignment;
+    this.ready = this.prepare(consumer, assigned, mine).catch((error: unknown) => {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.endConsumer(`the new assignment could not be prepared: ${reason}`);
+      throw error;
+    });
+    // Whoever awaits `ready` sees the rejection; without a batch nobody does.
+    this.ready.catch(() => undefined);
+  }
+
+  /** Looks up where each partition begins, tells the reader and seeks there. */
+  private async prepare(consumer: Consumer, assigned: Record<string, number[]>, mine: number): Promise<void> {
+    const admin = this.admin;
+    if (!admin || !this.reader) throw new Error('the source has been stopped');
+    const starts: PartitionStart[] = [];
+    const topics = Object.keys(assigned).filter((topic) => (assigned[topic] ?? []).length > 0);
+    const committed = await admin.fetchOffsets({ groupId: this.options.groupId, topics });
+    for (const topic of topics) {
+      const ends = await admin.fetchTopicOffsets(topic);
+      const since = await admin.fetchTopicOffsetsByTimestamp(topic, this.now() - this.options.rebuildMs);
+      for (const partition of assigned[topic] ?? []) {
+        const bounds = ends.find((e) => e.partition === partition);
+        const end = Number(bounds?.high ?? 0);
+        const low = Number(bounds?.low ?? 0);
+        const found = Number(since.find((s) => s.partition === partition)?.offset ?? end);
+        const known = committed.find((c) => c.topic === topic)?.partitions.find((p) => p.partition === partition);
+        const next = Number(known?.offset ?? -1);
+        starts.push({
+          topic,
+          partition,
+          from: Math.min(end, Math.max(low, found < 0 ? end : found)),
+          committed: next < 0 ? null : next,
+          committedTickMs: tickOf(known?.metadata),
+          end,
+        });
+      }
+    }
+    if (mine !== this.assignment) return;
+    await this.reader.assigned(starts);
+    for (const { topic, partition, from } of starts) consumer.seek({ topic, partition, offset: String(from) });
+    this.problem = undefined;
+    this.options.log.info(
+      { partitions: starts.length },
+      `reads ${starts.length} partitions, from ${Math.round(this.options.rebuildMs / 1000)} s back to rebuild windows`,
+    );
+  }
+
+  private async batch(payload: EachBatchPayload): Promise<void> {
+    await this.ready;
+    const { batch } = payload;
+    const id = { topic: batch.topic, partition: batch.partition };
+    const end = Number(batch.highWatermark);
+    for (let i = 0; i < batch.messages.length; i += recordsPerCall) {
+      // After a seek or a rebalance these records are no longer ours to read.
+      if (!payload.isRunning() || payload.isStale() || this.stopping) return;
+      const chunk = batch.messages.slice(i, i + recordsPerCall);
+      await this.reader?.records(id, chunk.map(recordOf), end);
+      payload.resolveOffset(chunk[chunk.length - 1]?.offset ?? batch.lastOffset());
+      await payload.heartbeat();
+    }
+  }
+}
+
+function recordOf(message: KafkaMessage): TelemetryRecord {
+  return {
+    offset: Number(message.offset),
+    timestampMs: Number(message.timestamp),
+    key: message.key,
+    value: message.value,
+    headers: message.headers ?? {},
+  };
+}
+
+function tickOf(metadata: string | null | undefined): number | null {
+  try {
+    const { tickMs } = JSON.parse(metadata ?? '') as { tickMs?: unknown };
+    return typeof tickMs === 'number' && Number.isFinite(tickMs) ? tickMs : null;
+  } catch {
+    return null;
+  }
+}
