@@ -1,2 +1,3 @@
 /** The workflow types a worker hosts: the name of an export is the type's name in Temporal. */
 export { predictiveFailover as PredictiveFailover } from './predictive-failover';
+export { telemetrySupervision as TelemetrySupervision } from './telemetry-supervision';
