@@ -170,10 +170,10 @@ function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[
       path: ['image', 'command'],
       reason: 'neither the command nor the environment names {port}, so an instance cannot know where to listen',
     });
-  // Protection that is written down and silently not there is worse than none.
+  // Protection that is written down and silently not there is worse than none. Egress is the machine's: the source and
+  // its understudy run on the same one.
   const unprotected: [(string | number)[], boolean][] = [
     [['image', 'os'], spec.image.os !== 'host'],
-    [['network', 'egress'], spec.network.egress.length > 0],
     [['security', 'identity'], spec.security.identity !== undefined],
     [['security', 'secrets'], spec.security.secrets.length > 0],
   ];

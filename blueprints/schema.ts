@@ -163,7 +163,12 @@ export const blueprintSchema = z.strictObject({
   network: z
     .strictObject({
       address: z.string().default('127.0.0.1'),
-      egress: z.array(z.string()).default([]).describe('Allowed host:port.'),
+      egress: z
+        .array(z.string())
+        .default([])
+        .describe(
+          'Allowed host:port. A record only for provider process, which adds nothing to what the machine allows.',
+        ),
     })
     .prefault({}),
   security: z

@@ -12,7 +12,7 @@ import { CellNotReadyError, SyntheticCellManager } from '../../cells/manager';
 import { ProcessProvider } from '../../cells/process-provider';
 import { retireIdleCells } from '../../cells/retire-idle';
 import { startDeclaredCell } from '../../cells/source-cells';
-import { runningProcesses, serverBlueprint, until } from '../support/cells';
+import { processesThatStay, runningProcesses, serverBlueprint, until } from '../support/cells';
 import { cellDocument, serviceDocument } from '../support/documents';
 import { startPostgres, type TestPostgres } from '../support/postgres';
 
@@ -48,7 +48,7 @@ describe('Synthetic Cell Manager', function () {
   });
   afterEach(async () => {
     for (const { cell } of await provider.list()) await provider.destroy(cell);
-    const left = [...runningProcesses(marker).keys()];
+    const left = await processesThatStay(marker);
     for (const pid of left) process.kill(pid, 'SIGKILL');
     rmSync(stateDir, { recursive: true, force: true });
     await store.close();

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ProcessProvider } from '../../cells/process-provider';
 import { packageRoot } from '../../package-root';
-import { cellSpec, runningProcesses, serverBlueprint, until, untilPhase } from '../support/cells';
+import { cellSpec, processesThatStay, runningProcesses, serverBlueprint, until, untilPhase } from '../support/cells';
 
 describe('Process provider', function () {
   this.timeout(180_000);
@@ -23,7 +23,7 @@ describe('Process provider', function () {
   });
   afterEach(async () => {
     for (const { cell } of await provider.list()) await provider.destroy(cell);
-    const left = [...runningProcesses(marker).keys()];
+    const left = await processesThatStay(marker);
     for (const pid of left) process.kill(pid, 'SIGKILL');
     rmSync(stateDir, { recursive: true, force: true });
     expect(left, 'processes that no record led to').to.deep.equal([]);

@@ -52,6 +52,12 @@ export function runningProcesses(marker: string): Map<number, string> {
   return found;
 }
 
+/** Marked processes that no destruction found. A launcher that lost its claim takes a moment to notice and end. */
+export async function processesThatStay(marker: string): Promise<number[]> {
+  const read = () => [...runningProcesses(marker).keys()];
+  return until(read, (pids) => pids.length === 0, 10_000).catch(read);
+}
+
 /** Waits until the cell is in the phase. Fails with what was last seen. */
 export async function untilPhase(provider: CellProvider, cell: string, phase: InstancePhase): Promise<ObservedCell> {
   return until(

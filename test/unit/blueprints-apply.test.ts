@@ -123,12 +123,11 @@ blueprint: shop
   it('do not promise what the provider cannot bring about', () => {
     const blueprint = blueprintDocument({
       image: { command: ['server'] },
-      network: { egress: ['db:5432'] },
-      security: { secrets: ['db-password'] },
+      security: { identity: 'spiffe://shop', secrets: ['db-password'] },
     });
     expect(reasons([blueprint])).to.deep.equal([
       '0 image.command: neither the command nor the environment names {port}, so an instance cannot know where to listen',
-      '0 network.egress: provider process cannot bring this about: leave it out',
+      '0 security.identity: provider process cannot bring this about: leave it out',
       '0 security.secrets: provider process cannot bring this about: leave it out',
     ]);
   });
