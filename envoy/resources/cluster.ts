@@ -89,7 +89,8 @@ function circuitBreakers(limit: number): EnvoyMessage {
         max_connections: { value: 10_000 },
         max_pending_requests: { value: limit },
         max_requests: { value: limit },
-        retry_budget: { budget_percent: { value: 20 }, min_retry_concurrency: { value: 3 } },
+        // When a cell dies, what it had in flight fails at once: the usual minimum of 3 would let most of it fail.
+        retry_budget: { budget_percent: { value: 20 }, min_retry_concurrency: { value: Math.ceil(limit / 4) } },
       },
     ],
   };

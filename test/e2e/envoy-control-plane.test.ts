@@ -1,0 +1,99 @@
+/** The control plane as a process of its own, over a real Postgres and before a real Envoy. */
+import { expect } from 'chai';
+import { ConfigurationStore } from '../../blueprints/store';
+import { TrafficClient } from '../../envoy/traffic-client';
+import { releasePorts, reservePorts } from '../../local/ports';
+import { startStack, type Stack } from '../../local/stack';
+import { waitUntil } from '../../local/wait';
+import { blueprintDocument, cellDocument, serviceDocument } from '../support/documents';
+import { send, Upstreams } from '../support/upstreams';
+
+describe('Control plane process', function () {
+  this.timeout(120_000);
+  let stack: Stack;
+  let store: ConfigurationStore;
+  let client: TrafficClient;
+  let upstreams: Upstreams;
+  let port: number;
+
+  before(async () => {
+    [port] = (await reservePorts(1)) as [number];
+    upstreams = new Upstreams();
+    stack = await startStack({ parts: ['postgres', 'control-plane', 'envoy'] });
+    store = await ConfigurationStore.connect(stack.settings.postgres.url);
+    await store.apply([
+      serviceDocument({ listener: { port } }),
+      blueprintDocument(),
+      cellDocument('shop-a', { instances: await upstreams.start('shop-a', 2) }),
+      cellDocument('shop-b', { instances: await upstreams.start('shop-b', 2) }),
+    ]);
+    client = new TrafficClient(stack.addresses.trafficApi);
+    await waitUntil(async () => (await send(port, 1)).ok === 1, { withinMs: 30_000, what: 'Envoy serves the shop' });
+  });
+
+  after(async () => {
+    client?.close();
+    await store?.close();
+    await stack?.stop();
+    upstreams.stop();
+    releasePorts([port]);
+  });
+
+  const change = (expectedEpoch: number, a: number, idempotencyKey: string) => ({
+    service: 'shop',
+    expectedEpoch,
+    split: [
+      { cell: 'shop-a', shareBp: a, coverInstances: 0 },
+      { cell: 'shop-b', shareBp: 10_000 - a, coverInstances: 0 },
+    ],
+    reason: 'test',
+    by: 'tester',
+    idempotencyKey,
+  });
+
+  it('publishes a service that was applied while it ran, and a split when every proxy has taken it', async () => {
+    const result = await client.applySplit(change(1, 2500, 'first'));
+    expect(result).to.deep.include({ epoch: 2, acknowledged: ['envoy'], refused: [], pending: [], gone: [] });
+    upstreams.hits.clear();
+    const answers = await send(port, 1000);
+    expect(answers.failed, answers.failures[0]).to.equal(0);
+    expect(upstreams.ofCell('shop-a')).to.be.closeTo(250, 30);
+  });
+
+  it('answers a repeated change as the first time, and leaves the epoch as it was', async () => {
+    expect(await client.applySplit(change(1, 2500, 'first'))).to.deep.include({ epoch: 2 });
+    expect((await client.getTraffic('shop')).epoch).to.equal(2);
+  });
+
+  it('publishes after kill -9 what was committed while it was dead; meanwhile Envoy serves on', async () => {
+    await stack.process('control-plane').kill();
+    const committed = await store.changeTraffic(change(2, 7500, 'while dead'));
+    expect(committed.state.epoch).to.equal(3);
+    const away = await send(port, 500);
+    expect(away.failed, away.failures[0]).to.equal(0);
+
+    await stack.start('control-plane');
+    const again = await client.applySplit({ ...change(2, 7500, 'while dead'), waitMs: 10_000 });
+    expect(again).to.deep.include({ epoch: 3, refused: [] });
+    await waitUntil(
+      async () => {
+        upstreams.hits.clear();
+        await send(port, 400);
+        return Math.abs(upstreams.ofCell('shop-a') - 300) <= 20;
+      },
+      { withinMs: 20_000, what: 'Envoy follows the split that was committed' },
+    );
+  });
+
+  it('takes a change by another writer from the store by itself', async () => {
+    await store.changeTraffic(change(3, 1000, 'behind its back'));
+    await waitUntil(
+      async () => {
+        upstreams.hits.clear();
+        await send(port, 400);
+        return Math.abs(upstreams.ofCell('shop-a') - 40) <= 15;
+      },
+      { withinMs: 20_000, what: 'Envoy follows the split of the other writer' },
+    );
+  });
+});
