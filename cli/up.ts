@@ -18,6 +18,7 @@ export function setupCommand(): Command {
 }
 
 interface UpOptions {
+  file?: string;
   dir?: string;
   proxies: number;
 }
@@ -25,12 +26,13 @@ interface UpOptions {
 export function upCommand(): Command {
   return new Command('up')
     .description('Start Kafka, Temporal, Postgres, Understudy and Envoy on this machine, until Ctrl-C.')
+    .option('-f, --file <file>', 'YAML file of services, cells and blueprints to apply')
     .option('--dir <dir>', 'keep logs and data here, and go on from what is there (default: a new folder, removed)')
     .option('--proxies <n>', 'how many Envoys', wholeNumber, 1)
     .action(up);
 }
 
-async function up({ dir, proxies }: UpOptions): Promise<void> {
+async function up({ file, dir, proxies }: UpOptions): Promise<void> {
   const { startStack, formatStack } = await import('../local/stack.js');
   const ending = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => ending.abort());
@@ -52,6 +54,7 @@ async function up({ dir, proxies }: UpOptions): Promise<void> {
   if (!stack) return console.log('Stopped before all was up.');
 
   try {
+    if (file !== undefined) await applyDocuments(stack.addresses.postgresUrl, file);
     console.log(`\n${formatStack(stack)}\n\nUnderstudy is up. Ctrl-C stops all of it.`);
     if (!ending.signal.aborted) await once(ending.signal, 'abort');
   } finally {
@@ -60,6 +63,17 @@ async function up({ dir, proxies }: UpOptions): Promise<void> {
   }
   if (failure) throw failure;
   console.log('Stopped.');
+}
+
+async function applyDocuments(postgresUrl: string, file: string): Promise<void> {
+  const { ConfigurationStore } = await import('../blueprints/store.js');
+  const { applyFile } = await import('../blueprints/apply.js');
+  const store = await ConfigurationStore.connect(postgresUrl);
+  try {
+    for (const { kind, name, action } of await applyFile(store, file)) console.log(`${kind} ${name}: ${action}`);
+  } finally {
+    await store.close();
+  }
 }
 
 function wholeNumber(text: string): number {

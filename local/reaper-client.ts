@@ -52,6 +52,11 @@ export class Reaper {
     this.say(`remove ${dir}`);
   }
 
+  /** Takes `removeAtEnd` back. */
+  keep(dir: string): void {
+    this.say(`keep ${dir}`);
+  }
+
   /** Ends the reaper, which then makes sure of what is left. */
   async close(): Promise<void> {
     if (this.child.exitCode !== null || this.child.signalCode !== null || this.child.pid === undefined) return;

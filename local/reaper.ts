@@ -1,7 +1,8 @@
 /**
  * Cleans up behind a stack whose owner died: reads lines from standard input and, when that ends, stops every process that
  * is still registered. `+PID START` and `-PID` register and forget a process group, `dir PATH` names the process provider's
- * state folder, `environment NAME=VALUE` marks what else belongs to the run, `remove PATH` a folder to delete at the end.
+ * state folder, `environment NAME=VALUE` marks what else belongs to the run, `remove PATH` a folder to delete at the
+ * end, which `keep PATH` takes back.
  */
 import { rmSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -16,11 +17,12 @@ let marker: string | undefined;
 function hear(line: string): void {
   const added = /^\+(\d+) (\S+)$/.exec(line);
   const forgotten = /^-(\d+)$/.exec(line);
-  const named = /^(dir|remove|environment) (.+)$/.exec(line);
+  const named = /^(dir|remove|keep|environment) (.+)$/.exec(line);
   if (added) watched.set(Number(added[1]), { pid: Number(added[1]), startedAt: added[2] === '-' ? null : added[2]! });
   else if (forgotten) watched.delete(Number(forgotten[1]));
   else if (named?.[1] === 'dir') cellFolders.add(named[2]!);
   else if (named?.[1] === 'remove') removals.add(named[2]!);
+  else if (named?.[1] === 'keep') removals.delete(named[2]!);
   else if (named?.[1] === 'environment') marker = named[2]!;
 }
 

@@ -70,7 +70,8 @@ async function runMocha(root, resultsFile, mochaArguments) {
     .map((dir) => path.join(dir, '**', '*.test.js'));
   const options = ['--forbid-only', '--reporter', path.join(__dirname, 'mocha-reporter.cjs')];
   // mocha's own command would put another process between, which could not be talked to.
-  const mocha = path.join(root, 'node_modules', 'mocha', 'lib', 'cli', 'cli.js');
+  // By its real path: through a link to node_modules it would not know that it is the program.
+  const mocha = fs.realpathSync(path.join(root, 'node_modules', 'mocha', 'lib', 'cli', 'cli.js'));
   // A configuration file would add all specs once more.
   const args = [
     '--enable-source-maps',

@@ -340,6 +340,7 @@ class LocalStack implements Stack {
     for (const managed of ours.reverse()) await managed.stop();
     await stopGroups(recordedCellProcesses(stateDir));
     await Promise.all(servers.map(async (name) => this.started.get(name)?.stop()));
+    if (keep) this.reaper.keep(this.dir);
     await this.reaper.close();
     releasePorts(Object.values(this.ports).flat() as number[]);
     if (!keep) rmSync(this.dir, { recursive: true, force: true });

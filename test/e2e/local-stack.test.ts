@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Client as TemporalClient, Connection } from '@temporalio/client';
 import { expect } from 'chai';
 import { Kafka, logLevel } from 'kafkajs';
@@ -108,6 +108,20 @@ describe('The local stack', function () {
     );
     expect(reason).to.be.a('string');
     expect(running).to.deep.equal([]);
+  });
+
+  it('leaves the log that its error names when it cannot be started', async () => {
+    const reason = await startStack({
+      parts: ['temporal'],
+      settings: { temporal: { namespace: 'no/such name' } },
+    }).then(
+      async (stack) => stack.stop().then(() => 'it started'),
+      (error: Error) => error.message,
+    );
+    const log = /Whole log: (\S+)/.exec(reason)?.[1];
+    expect(log, reason).to.be.a('string');
+    expect(existsSync(log!)).to.equal(true);
+    rmSync(dirname(dirname(log!)), { recursive: true });
   });
 
   it('runs twice side by side', async () => {
