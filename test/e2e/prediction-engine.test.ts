@@ -7,7 +7,6 @@ import { Kafka, logLevel, type Admin, type Producer } from 'kafkajs';
 import { pino } from 'pino';
 import { policySchema } from '../../blueprints/schema';
 import { settingsSchema } from '../../blueprints/settings';
-import { createTopics } from '../../local/kafka';
 import { startStack, type Stack } from '../../local/stack';
 import { waitUntil } from '../../local/wait';
 import type { CellDirectory } from '../../prediction/cell-directory';
@@ -74,9 +73,18 @@ describe('Scoring engine on Kafka', function () {
       letters: `${name}.dead`,
       group: `${name}.group`,
     };
-    await createTopics(
-      stack.addresses.kafka,
-      [topics.telemetry, topics.scores, topics.letters].map((topic) => ({ topic, partitions: 2, config: {} })),
+    const names = [topics.telemetry, topics.scores, topics.letters];
+    await admin.createTopics({
+      waitForLeaders: false,
+      topics: names.map((topic) => ({ topic, numPartitions: 2, replicationFactor: 1 })),
+    });
+    // kafkajs' own wait for leaders gives up at the first answer that does not know the topic yet.
+    await waitUntil(
+      async () => (await Promise.all(names.map((n) => admin.fetchTopicOffsets(n)))).every((p) => p.length === 2),
+      {
+        withinMs: 10_000,
+        what: 'the topics have leaders',
+      },
     );
     return topics;
   }
