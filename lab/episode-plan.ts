@@ -110,7 +110,7 @@ export function planEpisode(recordingSeed: number, number: number): EpisodePlan 
   // Large catalogues make healthy cells that hold much memory and do not grow.
   const items = preloaded ? pick(random, [500, 2000, 2000, 20_000, 50_000]) : pick(random, [500, 2000]);
   const roomBytes = heapLimitMib * 1024 * 1024 * deadlyShare - ownHeapBytes - items * itemBytes;
-  const leak = kind === 'healthy' ? { orders: [], endS: 40 + 50 * random() } : planLeak(random, kind, roomBytes);
+  const leak = kind === 'healthy' ? { orders: [], endS: 60 + 110 * random() } : planLeak(random, kind, roomBytes);
   return {
     number,
     seed,

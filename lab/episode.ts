@@ -10,7 +10,7 @@ import { rateAt, type EpisodePlan, type PlannedLeakOrder } from './episode-plan'
 import type { HostAgent } from './host-agent';
 import type { KafkaSink } from './kafka-sink';
 import { OpenLoopLoad } from './load';
-import { usualFailure, type MeasuredSecond } from './onset';
+import { failureOf, type MeasuredSecond } from './onset';
 
 export interface EpisodeRecord {
   plan: EpisodePlan;
@@ -127,7 +127,7 @@ async function underLoad(
     ratePerSecond: rateAt(plan.load, 0),
     arrivals: 'poisson',
     paths: Array.from({ length: plan.items }, (_, id) => `/items/${id}`),
-    sloMs: usualFailure.sloMs,
+    sloMs: failureOf(plan).sloMs,
     timeoutMs: 2000,
     seed: plan.seed,
   });

@@ -19,7 +19,10 @@ export interface FailureDefinition {
   consecutive: number;
 }
 
-export const usualFailure: FailureDefinition = { sloMs: 250, errorRatio: 0.05, consecutive: 3 };
+/** The objective is five times the p99 of a well cell, which is about twice the time a request holds its slot. */
+export function failureOf({ serviceMs }: { serviceMs: number }): FailureDefinition {
+  return { sloMs: 10 * serviceMs, errorRatio: 0.05, consecutive: 3 };
+}
 
 function isBad(second: MeasuredSecond, definition: FailureDefinition): boolean {
   if (second.deadInstances > 0) return true;
@@ -37,7 +40,7 @@ export interface FailureSpan {
 }
 
 /** Every failure in the seconds, which must be in order and without gaps. */
-export function findFailures(seconds: readonly MeasuredSecond[], definition = usualFailure): FailureSpan[] {
+export function findFailures(seconds: readonly MeasuredSecond[], definition: FailureDefinition): FailureSpan[] {
   const spans: FailureSpan[] = [];
   let badInARow = 0;
   let goodInARow = 0;

@@ -104,5 +104,7 @@ export async function record(options: RecordOptions): Promise<void> {
     await around.hostSink.stop();
     await consumer.disconnect();
   }
-  log(`${options.out} holds ${folder.assemble()} episodes.`);
+  const { kept, leftOut } = folder.assemble();
+  for (const [number, reason] of Object.entries(leftOut)) log(`Episode ${number} is left out: ${reason}.`);
+  log(`${options.out} holds ${kept.length} episodes.`);
 }

@@ -16,7 +16,7 @@ import type { Sample } from '../prediction/contracts';
 import { isMetricName, type MetricName } from '../prediction/metrics';
 import type { EpisodePlan } from './episode-plan';
 import type { EpisodeRecord } from './episode';
-import { findFailures, usualFailure, type MeasuredSecond } from './onset';
+import { failureOf, findFailures, type MeasuredSecond } from './onset';
 
 export interface Incident {
   cell: string;
@@ -44,6 +44,10 @@ interface TelemetryRecord {
   metrics: Partial<Record<MetricName, number>>;
 }
 
+const mostForeignShare = 0.25;
+/** Collecting garbage near the limit makes an instance slow for at most about this long before it dies. */
+const mostSufferingBeforeDeathMs = 15_000;
+
 const iso = (ms: number): string => new Date(ms).toISOString();
 
 /** Six significant digits: more than any of these measurements carries, and half the size. */
@@ -65,12 +69,15 @@ function telemetryOf(samples: readonly Sample[]): TelemetryRecord[] {
   return [...records.values()].sort((a, b) => (a.ts < b.ts ? -1 : a.ts > b.ts ? 1 : 0));
 }
 
-/** Failures of the episode; the fault is the leak if one had begun, else the load. */
-export function incidentsOf({ plan, loadStartedMs, measured }: EpisodeRecord): Incident[] {
+/**
+ * Failures of the episode. One is the leak's if it began after the leak did and lasted to the end, as exhaustion does; any
+ * other is put down to load (the cell's own, or that of the machine it shared).
+ */
+export function incidentsOf({ plan, load_started, measured }: EpisodeDescription): Incident[] {
   const leakStart = plan.leakOrders.find((o) => o.bytesPerSecond > 0);
-  const leakStartMs = leakStart ? loadStartedMs + 1000 * leakStart.atS : Infinity;
-  return findFailures(measured).map(({ onsetMs, recoveredMs }) => {
-    const byLeak = onsetMs >= leakStartMs && plan.kind === 'leak-to-death';
+  const leakStartMs = leakStart ? Date.parse(load_started) + 1000 * leakStart.atS : Infinity;
+  return findFailures(measured, failureOf(plan)).map(({ onsetMs, recoveredMs }) => {
+    const byLeak = plan.kind === 'leak-to-death' && onsetMs >= leakStartMs && recoveredMs === undefined;
     return {
       cell: plan.cell,
       fault: byLeak ? 'memory-leak' : 'load',
@@ -80,6 +87,30 @@ export function incidentsOf({ plan, loadStartedMs, measured }: EpisodeRecord): I
       predictable: byLeak,
     };
   });
+}
+
+/**
+ * Why an episode says nothing about the service: the machine that ran it was starved by other work. Callers then suffered
+ * from that, for a large part of the time or long before the leak could have done it. Undefined for a sound episode.
+ */
+export function spoiltBy(
+  { load_started, ended, died }: EpisodeDescription,
+  incidents: readonly Incident[],
+): string | undefined {
+  const endedMs = Date.parse(ended);
+  let foreignMs = 0;
+  for (const { fault, onset, recovered } of incidents) {
+    const onsetMs = Date.parse(onset);
+    if (fault === 'load') foreignMs += (recovered === null ? endedMs : Date.parse(recovered)) - onsetMs;
+    const firstDeathMs = Math.min(...died.map((at) => (at === null ? Infinity : Date.parse(at))));
+    if (fault === 'memory-leak' && firstDeathMs - onsetMs > mostSufferingBeforeDeathMs && firstDeathMs < Infinity) {
+      return 'callers suffered long before the leak could be the cause';
+    }
+  }
+  const share = foreignMs / (endedMs - Date.parse(load_started));
+  return share > mostForeignShare
+    ? `failing for ${Math.round(100 * share)} % of the time without a cause of its own`
+    : undefined;
 }
 
 /** A recording being made: one file per finished episode, so that an interrupted recording goes on where it stopped. */
@@ -103,10 +134,9 @@ export class RecordingFolder {
         load_started: iso(record.loadStartedMs),
         ended: iso(record.endedMs),
         died: record.diedMs.map((ms) => (ms === null ? null : iso(ms))),
-        slo_ms: usualFailure.sloMs,
+        slo_ms: failureOf(record.plan).sloMs,
         measured: record.measured,
       } satisfies EpisodeDescription,
-      incidents: incidentsOf(record),
       telemetry: telemetryOf(record.samples),
     };
     const file = this.partOf(record.plan.number);
@@ -114,8 +144,10 @@ export class RecordingFolder {
     renameSync(`${file}.new`, file);
   }
 
-  /** Writes the recording's three files from the parts. Returns how many episodes they hold. */
-  assemble(): number {
+  /** Writes the recording's three files from the sound parts. Returns the numbers of their episodes, and what was left out. */
+  assemble(): { kept: number[]; leftOut: Record<number, string> } {
+    const kept: number[] = [];
+    const leftOut: Record<number, string> = {};
     const telemetry: string[] = [];
     const incidents: string[] = [];
     const episodes: string[] = [];
@@ -123,18 +155,26 @@ export class RecordingFolder {
     for (const name of names.sort()) {
       const part = JSON.parse(gunzipSync(readFileSync(join(this.parts, name))).toString('utf8')) as {
         description: EpisodeDescription;
-        incidents: Incident[];
         telemetry: TelemetryRecord[];
       };
+      // Found here, not when recorded: the definition of failure can then be applied anew to what was measured.
+      const description = { ...part.description, slo_ms: failureOf(part.description.plan).sloMs };
+      const own = incidentsOf(description);
+      const spoilt = spoiltBy(description, own);
+      if (spoilt) {
+        leftOut[description.plan.number] = spoilt;
+        continue;
+      }
+      kept.push(description.plan.number);
       telemetry.push(...part.telemetry.map((r) => JSON.stringify(r)));
-      incidents.push(...part.incidents.map((i) => JSON.stringify(i)));
-      episodes.push(JSON.stringify(part.description));
+      incidents.push(...own.map((i) => JSON.stringify(i)));
+      episodes.push(JSON.stringify(description));
     }
     const text = (lines: string[]): string => lines.map((line) => `${line}\n`).join('');
     writeFileSync(join(this.dir, 'telemetry.ndjson.gz'), gzipSync(text(telemetry), { level: 9 }));
     writeFileSync(join(this.dir, 'incidents.ndjson'), text(incidents));
     writeFileSync(join(this.dir, 'episodes.ndjson'), text(episodes));
-    return episodes.length;
+    return { kept, leftOut };
   }
 
   /** Removes what only an unfinished recording needs. */

@@ -1,0 +1,82 @@
+import { expect } from 'chai';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { largestGoldenDifference } from '../../models/golden';
+import { readEpisodes, readIncidents, readSamples } from '../../lab/recording';
+import { labelOf } from '../../models/training/labels';
+import { packageRoot } from '../../package-root';
+import { featureNames, featureSpecHash } from '../../prediction/feature-spec';
+
+const models = join(packageRoot, 'models');
+const recording = join(models, 'recordings', 'lab-1');
+const sha256 = (...files: string[]): string => {
+  const hash = createHash('sha256');
+  for (const file of files) hash.update(readFileSync(file));
+  return hash.digest('hex');
+};
+
+describe('The shipped model', () => {
+  const manifest = JSON.parse(readFileSync(join(models, 'manifest.json'), 'utf8')) as Record<string, string> & {
+    featureNames: string[];
+    horizonsSteps: number[];
+    trainedOn: { heldOut: number[] };
+  };
+
+  it('predicts in ONNX Runtime what it predicted when it was trained', async () => {
+    expect(await largestGoldenDifference(join(models, 'manifest.json'))).to.be.at.most(1e-6);
+  });
+
+  it('comes with the files its manifest names, unchanged', () => {
+    for (const [file, hash] of [
+      ['onnx', 'onnxSha256'],
+      ['trees', 'treesSha256'],
+      ['goldenVectors', 'goldenSha256'],
+    ] as const) {
+      expect(sha256(join(models, manifest[file] ?? '')), manifest[file]).to.equal(manifest[hash]);
+    }
+  });
+
+  it('was trained on the committed recording and on the features computed today', () => {
+    const files = ['telemetry.ndjson.gz', 'incidents.ndjson', 'episodes.ndjson'].map((name) => join(recording, name));
+    expect(sha256(...files)).to.equal(manifest.dataSha256);
+    expect(manifest.featureSpecSha256).to.equal(featureSpecHash);
+    expect(manifest.featureNames).to.deep.equal([...featureNames]);
+  });
+
+  it('has golden vectors that reach from low to high risk and miss values', () => {
+    const golden = JSON.parse(readFileSync(join(models, manifest.goldenVectors ?? ''), 'utf8')) as {
+      features: (number | null)[][];
+      hazard: number[][];
+    };
+    const highest = golden.hazard.map((row) => Math.max(...row));
+    expect(Math.min(...highest)).to.be.below(0.1);
+    expect(Math.max(...highest)).to.be.above(0.5);
+    expect(golden.features.some((row) => row.includes(null))).to.equal(true);
+  });
+});
+
+describe('The training recording', () => {
+  it('holds telemetry of every episode it describes', async () => {
+    const cells = new Set<string>();
+    for await (const sample of readSamples(recording)) cells.add(sample.cell);
+    expect([...cells].sort()).to.deep.equal(
+      readEpisodes(recording)
+        .map((e) => e.plan.cell)
+        .sort(),
+    );
+  });
+
+  it('labels no row before the fault as failing, and every row before its onset with the time that is left', () => {
+    const episodes = readEpisodes(recording);
+    for (const incident of readIncidents(recording).filter((i) => i.predictable)) {
+      const episode = episodes.find((e) => e.plan.cell === incident.cell);
+      if (!episode) throw new Error(`${incident.cell} has an incident but no description`);
+      const onset = Date.parse(incident.onset);
+      const before = labelOf(Date.parse(incident.fault_start) - 1000, episode, [incident], 1000);
+      expect(before?.stepsToFailure).to.be.NaN;
+      expect(labelOf(onset - 1000, episode, [incident], 1000)?.stepsToFailure).to.equal(1);
+      expect(labelOf(onset, episode, [incident], 1000)).to.equal(undefined);
+    }
+  });
+});
