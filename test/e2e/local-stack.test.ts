@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { dirname, join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Client as TemporalClient, Connection } from '@temporalio/client';
 import { expect } from 'chai';
 import { Kafka, logLevel } from 'kafkajs';
@@ -111,17 +112,17 @@ describe('The local stack', function () {
   });
 
   it('leaves the log that its error names when it cannot be started', async () => {
-    const reason = await startStack({
-      parts: ['temporal'],
-      settings: { temporal: { namespace: 'no/such name' } },
-    }).then(
+    const dir = mkdtempSync(join(tmpdir(), 'understudy-broken-'));
+    mkdirSync(join(dir, 'kafka', 'data'), { recursive: true });
+    writeFileSync(join(dir, 'kafka', 'data', 'meta.properties'), 'version=unreadable\n');
+    const reason = await startStack({ dir, keep: false, parts: ['kafka'] }).then(
       async (stack) => stack.stop().then(() => 'it started'),
       (error: Error) => error.message,
     );
+    expect(reason).to.include('kafka ended before it served');
     const log = /Whole log: (\S+)/.exec(reason)?.[1];
-    expect(log, reason).to.be.a('string');
     expect(existsSync(log!)).to.equal(true);
-    rmSync(dirname(dirname(log!)), { recursive: true });
+    rmSync(dir, { recursive: true });
   });
 
   it('runs twice side by side', async () => {
