@@ -229,8 +229,21 @@ function unwind(path: readonly PathEntry[], index: number): PathEntry[] {
   return next;
 }
 
+/** The sum of the weights that `unwind` would leave, without making them: this runs for each entry of each leaf's path. */
 function unwoundWeight(path: readonly PathEntry[], index: number): number {
+  const last = path.length - 1;
+  const { one, zero } = path[index] as PathEntry;
+  let carried = (path[last] as PathEntry).weight;
   let sum = 0;
-  for (const entry of unwind(path, index)) sum += entry.weight;
+  for (let i = last - 1; i >= 0; i--) {
+    const { weight } = path[i] as PathEntry;
+    if (one !== 0) {
+      const unwound = (carried * (last + 1)) / ((i + 1) * one);
+      sum += unwound;
+      carried = weight - (unwound * zero * (last - i)) / (last + 1);
+    } else {
+      sum += (weight * (last + 1)) / (zero * (last - i));
+    }
+  }
   return sum;
 }
