@@ -109,6 +109,8 @@ function say(line) {
 class Complaint extends Error {}
 
 main(process.argv.slice(2)).catch((error) => {
-  say(error instanceof Complaint ? error.message : (error.stack ?? String(error)));
+  // A stack trace helps only where the fault is ours.
+  const isForPeople = error instanceof Complaint || error.constructor === Error;
+  say(isForPeople ? error.message : (error.stack ?? String(error)));
   process.exitCode = 1;
 });

@@ -186,9 +186,14 @@ function run(command, args, options) {
     child.on('error', (error) => reject(new Error(`${command} could not be started: ${error.message}`)));
     child.on('close', (code, signal) => {
       if (code === 0) resolve(output);
-      else reject(new Error(`${command} ${args.join(' ')} failed (${signal ?? code}):\n${output.trim().slice(-3000)}`));
+      else reject(new Error(`${command} ${args.join(' ')} failed (${signal ?? code}):\n${ends(output.trim())}`));
     });
   });
+}
+
+/** Some clients give the reason first and then explain themselves at length; others end with it. */
+function ends(text) {
+  return text.length <= 3_000 ? text : `${text.slice(0, 1_500)}\n[...]\n${text.slice(-1_500)}`;
 }
 
 module.exports = { fetchParts, missingParts, readPartsLock, partDir, run };
