@@ -35,7 +35,7 @@ const longWork: ActivityOptions = {
   scheduleToCloseTimeout: '10 minutes',
   heartbeatTimeout: '5s',
   cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-  retry,
+  retry: { ...retry, maximumAttempts: 5 },
 };
 /** Only looks: it is left without waiting for it. */
 const watching: ActivityOptions = {
@@ -129,6 +129,7 @@ async function shift(f: Failover, step: ShiftStep) {
     ...syntheticSubject(f, step),
     purpose,
     targetBp,
+    knownBp: f.traffic.syntheticBp,
     coverInstances,
     minSourceLoad,
     blueprint: f.context!.blueprint,

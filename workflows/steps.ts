@@ -93,6 +93,8 @@ export interface Acknowledgement {
 export interface ShiftRequest extends SyntheticSubject {
   purpose: ShiftPurpose;
   targetBp: number;
+  /** What the failover believes it carries now: tells a repeated attempt from a first one. */
+  knownBp: number;
   coverInstances: number;
   /** The guard of `shiftTraffic`: the source's load as a share of its capacity. */
   minSourceLoad: number;

@@ -1,0 +1,45 @@
+/** What a failover has to know before it begins, and whether it is its turn. */
+import { Context } from '@temporalio/activity';
+import { RefusedError } from '../blueprints/records';
+import type { FailoverContext } from '../workflows/failover';
+import type { Subject } from '../workflows/steps';
+import { capacityBp } from './measures';
+import type { Ports } from './ports';
+
+const turnPollMs = 1000;
+
+export function assessing({ store, traffic, failovers }: Ports) {
+  return {
+    async loadContext({ service: serviceName, cell: cellName }: Subject): Promise<FailoverContext> {
+      const service = await store.service(serviceName);
+      if (!service) throw new RefusedError(`service ${serviceName} is not in the Configuration Data Store: apply it first`);
+      const cell = await store.cell(cellName);
+      if (cell?.service !== serviceName) throw new RefusedError(`service ${serviceName} has no cell ${cellName}: apply it first`);
+      const blueprint = await store.blueprint(cell.blueprint.name, cell.blueprint.version);
+      if (!blueprint) throw new RefusedError(`blueprint ${cell.blueprint.name}@${cell.blueprint.version} of ${cellName} is missing`);
+      const state = await store.traffic(serviceName);
+      // Load reports may be missing for a while; the capacity is asked again at every shift.
+      const view = await traffic.getTraffic(serviceName).catch(() => null);
+      return {
+        policy: service.spec.policy,
+        blueprint: { name: blueprint.name, version: blueprint.version },
+        zone: cell.zone,
+        healthCheckPath: service.spec.healthCheck.path,
+        healthCheckIntervalMs: service.spec.healthCheck.intervalMs,
+        sloErrorRatio: service.spec.slo.errorRatio,
+        sourceBp: state?.split.find((share) => share.cell === cellName)?.shareBp ?? 0,
+        capacityBp: view && capacityBp(view, blueprint.spec.capacity.requestsPerSecond),
+        epoch: state?.epoch ?? 0,
+      };
+    },
+
+    async awaitTurn({ service, failover, maxConcurrentFailovers }: Subject & { maxConcurrentFailovers: number }): Promise<void> {
+      for (;;) {
+        const ahead = await failovers.ahead(service, failover);
+        if (ahead < maxConcurrentFailovers) return;
+        Context.current().heartbeat({ ahead });
+        await Context.current().sleep(turnPollMs);
+      }
+    },
+  };
+}

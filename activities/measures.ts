@@ -1,0 +1,30 @@
+/** Reads load, capacity and counters of a failover's two cells out of the load balancer's view. */
+import type { CellTraffic, TrafficView } from '../envoy/traffic-client';
+import type { Totals } from '../workflows/failover';
+
+/** What the blueprint's declared capacity is of the service's traffic now, in basis points; null while nothing is measured. */
+export function capacityBp(view: TrafficView, requestsPerSecond: number): number | null {
+  const measured = view.cells.filter((c) => c.measured);
+  const total = measured.reduce((sum, c) => sum + c.requestsPerSecond, 0);
+  if (total <= 0) return null;
+  return Math.min(10_000, Math.floor((requestsPerSecond / total) * 10_000));
+}
+
+/** A cell's load as a part of its declared capacity; an unmeasured cell counts as idle. */
+export function loadOf(view: TrafficView, cell: string, requestsPerSecond: number): number {
+  const traffic = trafficOf(view, cell);
+  return traffic?.measured ? traffic.requestsPerSecond / requestsPerSecond : 0;
+}
+
+export function shareOf(view: TrafficView, cell: string): number {
+  return trafficOf(view, cell)?.shareBp ?? 0;
+}
+
+export function totalsOf(view: TrafficView, cell: string): Totals {
+  const traffic = trafficOf(view, cell);
+  return { requests: traffic?.requestsTotal ?? 0, errors: traffic?.errorsTotal ?? 0 };
+}
+
+function trafficOf(view: TrafficView, cell: string): CellTraffic | undefined {
+  return view.cells.find((c) => c.cell === cell);
+}

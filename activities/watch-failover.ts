@@ -1,0 +1,168 @@
+/** One long look at a failover: the source's health by its instances, the last change by load reports; ends at the first thing worth a decision. */
+import { Context } from '@temporalio/activity';
+import { get } from 'node:http';
+import type { Instance } from '../blueprints/schema';
+import type { TrafficView } from '../envoy/traffic-client';
+import type { SourceState, Totals } from '../workflows/failover';
+import { judgeSource, judgeSynthetic, since } from '../workflows/judge';
+import type { FailoverActivities, JudgeRequest, Observation, WatchRequest } from '../workflows/steps';
+import { capacityBp, shareOf, totalsOf } from './measures';
+import type { Ports } from './ports';
+
+const probeTimeoutMs = 1000;
+/** Consecutive answers of an instance that make a fact of them: one lost packet is not a death. */
+const failuresThatCount = 3;
+const successesThatCount = 2;
+const instancesReadEveryMs = 2000;
+
+export function watching({ store, traffic }: Ports): Pick<FailoverActivities, 'watchFailover'> {
+  return {
+    async watchFailover(request: WatchRequest): Promise<Observation> {
+      const context = Context.current();
+      const before = (context.info.heartbeatDetails as { elapsedMs?: number } | undefined)?.elapsedMs ?? 0;
+      const startedMs = Date.now() - before;
+      const blueprint = await store.blueprint(request.blueprint.name, request.blueprint.version);
+      const requestsPerSecond = blueprint?.spec.capacity.requestsPerSecond ?? Number.POSITIVE_INFINITY;
+      const everyMs = Math.min(500, Math.max(200, request.healthCheckIntervalMs / 3));
+      const source = new SourceHealth(request.known);
+      const judge = request.judge && new Judge(request.judge);
+      let instances: Instance[] = [];
+      let instancesReadMs = 0;
+      let view: TrafficView | null = null;
+
+      for (;;) {
+        const nowMs = Date.now();
+        const elapsedMs = nowMs - startedMs;
+        if (nowMs - instancesReadMs >= instancesReadEveryMs) {
+          // A store that is away for a moment does not make the source's instances unknown.
+          instances = (await store.cell(request.cell).catch(() => null))?.instances ?? instances;
+          instancesReadMs = nowMs;
+        }
+        const healthy = await Promise.all(instances.map((i) => answers(i, request.healthCheckPath)));
+        view = (await traffic.getTraffic(request.service).catch(() => null)) ?? view;
+        source.round(instances, healthy);
+        const verdict = view && judge ? judge.look(totalsOf(view, cellJudged(request)), elapsedMs) : null;
+        const isDue = elapsedMs >= request.forMs;
+        const hasTurned = source.state() !== request.known;
+        if (view && (verdict || hasTurned || isDue)) {
+          return {
+            ended: hasTurned ? 'source' : verdict ? 'verdict' : 'due',
+            source: source.state(),
+            healthyInstances: healthy.filter(Boolean).length,
+            instances: instances.length,
+            verdict,
+            judged: judge?.seen ?? null,
+            sourceBp: shareOf(view, request.cell),
+            syntheticBp: shareOf(view, request.syntheticCell),
+            capacityBp: capacityBp(view, requestsPerSecond),
+            epoch: view.epoch,
+            totals: { source: totalsOf(view, request.cell), synthetic: totalsOf(view, request.syntheticCell) },
+            rates: rates(view),
+          };
+        }
+        context.heartbeat({ elapsedMs });
+        await context.sleep(Math.max(1, Math.min(everyMs, view ? request.forMs - elapsedMs : everyMs)));
+      }
+    },
+  };
+}
+
+/** Remembers, instance by instance, how many answers in a row were good or bad. */
+export class SourceHealth {
+  private readonly streaks = new Map<string, { healthy: boolean; rounds: number }>();
+  private roundsWithoutInstances = 0;
+
+  constructor(private readonly known: SourceState) {}
+
+  round(instances: readonly { name: string }[], healthy: readonly boolean[]): void {
+    this.roundsWithoutInstances = instances.length === 0 ? this.roundsWithoutInstances + 1 : 0;
+    const names = new Set(instances.map((i) => i.name));
+    for (const name of this.streaks.keys()) if (!names.has(name)) this.streaks.delete(name);
+    instances.forEach(({ name }, i) => {
+      const isHealthy = healthy[i] ?? false;
+      const streak = this.streaks.get(name);
+      this.streaks.set(name, { healthy: isHealthy, rounds: streak?.healthy === isHealthy ? streak.rounds + 1 : 1 });
+    });
+  }
+
+  /** What was known stays true until every instance has shown otherwise often enough. */
+  state(): SourceState {
+    if (this.roundsWithoutInstances >= failuresThatCount) return 'dead';
+    const streaks = [...this.streaks.values()];
+    if (streaks.length === 0) return this.known;
+    const isSettled = streaks.every((s) => s.rounds >= (s.healthy ? successesThatCount : failuresThatCount));
+    if (!isSettled) return this.known;
+    if (streaks.every((s) => s.healthy)) return 'alive';
+    return streaks.some((s) => s.healthy) ? 'failing' : 'dead';
+  }
+}
+
+/** Applies the verdict's rules to what was counted since the change. */
+class Judge {
+  seen: (Totals & { errorRatio: number }) | null = null;
+  private baseline: Totals;
+  private baselineAtMs = 0;
+
+  constructor(private readonly request: JudgeRequest) {
+    this.baseline = request.baseline;
+  }
+
+  look(totals: Totals, elapsedMs: number): 'good' | 'bad' | null {
+    const { of, wanted, notBeforeMs, intervalMs } = this.request;
+    this.seen = since(this.baseline, totals);
+    if (of === 'synthetic') {
+      const verdict = judgeSynthetic(this.seen, this.request);
+      if (verdict === 'bad') return 'bad';
+      // Old good answers must not hide new bad ones: after a good verdict the count begins again.
+      if (wanted === 'bad') {
+        if (verdict === 'good' && elapsedMs - this.baselineAtMs >= intervalMs) this.beginAgain(totals, elapsedMs);
+        return null;
+      }
+      return elapsedMs >= notBeforeMs ? verdict : null;
+    }
+    const verdict = judgeSource(this.seen, this.request);
+    const isTime = elapsedMs >= notBeforeMs && elapsedMs - this.baselineAtMs >= Math.min(intervalMs, notBeforeMs || intervalMs);
+    if (!isTime && verdict === 'good') return null;
+    if (wanted === 'any' || wanted === verdict) return verdict;
+    if (elapsedMs - this.baselineAtMs >= intervalMs) this.beginAgain(totals, elapsedMs);
+    return null;
+  }
+
+  private beginAgain(totals: Totals, elapsedMs: number): void {
+    this.baseline = totals;
+    this.baselineAtMs = elapsedMs;
+  }
+}
+
+function cellJudged(request: WatchRequest): string {
+  return request.judge?.of === 'source' ? request.cell : request.syntheticCell;
+}
+
+function rates(view: TrafficView): Observation['rates'] {
+  const measured = view.cells.filter((c) => c.measured);
+  return Object.fromEntries(
+    measured.map((c) => [
+      c.cell,
+      { requestsPerSecond: round(c.requestsPerSecond), errorRatio: round(c.errorRatio), ageMs: c.ageMs },
+    ]),
+  );
+}
+
+function round(value: number): number {
+  return Math.round(value * 1000) / 1000;
+}
+
+/** A new connection each time: an instance that accepts nobody new is not healthy. */
+function answers({ address, port }: Instance, path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const request = get({ host: address, port, path, agent: false, timeout: probeTimeoutMs }, (response) => {
+      response.resume();
+      resolve((response.statusCode ?? 500) < 400);
+    });
+    // `timeout` counts silence; the deadline counts all.
+    const deadline = setTimeout(() => request.destroy(new Error('too slow')), probeTimeoutMs);
+    request.on('close', () => clearTimeout(deadline));
+    request.on('timeout', () => request.destroy(new Error('too slow')));
+    request.on('error', () => resolve(false));
+  });
+}
