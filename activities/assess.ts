@@ -12,11 +12,14 @@ export function assessing({ store, traffic, failovers }: Ports) {
   return {
     async loadContext({ service: serviceName, cell: cellName }: Subject): Promise<FailoverContext> {
       const service = await store.service(serviceName);
-      if (!service) throw new RefusedError(`service ${serviceName} is not in the Configuration Data Store: apply it first`);
+      if (!service)
+        throw new RefusedError(`service ${serviceName} is not in the Configuration Data Store: apply it first`);
       const cell = await store.cell(cellName);
-      if (cell?.service !== serviceName) throw new RefusedError(`service ${serviceName} has no cell ${cellName}: apply it first`);
+      if (cell?.service !== serviceName)
+        throw new RefusedError(`service ${serviceName} has no cell ${cellName}: apply it first`);
       const blueprint = await store.blueprint(cell.blueprint.name, cell.blueprint.version);
-      if (!blueprint) throw new RefusedError(`blueprint ${cell.blueprint.name}@${cell.blueprint.version} of ${cellName} is missing`);
+      if (!blueprint)
+        throw new RefusedError(`blueprint ${cell.blueprint.name}@${cell.blueprint.version} of ${cellName} is missing`);
       const state = await store.traffic(serviceName);
       // Load reports may be missing for a while; the capacity is asked again at every shift.
       const view = await traffic.getTraffic(serviceName).catch(() => null);
@@ -33,7 +36,11 @@ export function assessing({ store, traffic, failovers }: Ports) {
       };
     },
 
-    async awaitTurn({ service, failover, maxConcurrentFailovers }: Subject & { maxConcurrentFailovers: number }): Promise<void> {
+    async awaitTurn({
+      service,
+      failover,
+      maxConcurrentFailovers,
+    }: Subject & { maxConcurrentFailovers: number }): Promise<void> {
       for (;;) {
         const ahead = await failovers.ahead(service, failover);
         if (ahead < maxConcurrentFailovers) return;

@@ -14,14 +14,21 @@ const racesLost = 5;
 export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivities, 'armCell' | 'shiftTraffic'> {
   return {
     async armCell({ service, syntheticCell, failover, reason, key }): Promise<Acknowledgement> {
-      const applied = await traffic.armCell({ service, cell: syntheticCell, reason, by: failover, idempotencyKey: key });
+      const applied = await traffic.armCell({
+        service,
+        cell: syntheticCell,
+        reason,
+        by: failover,
+        idempotencyKey: key,
+      });
       await store.updateCell(syntheticCell, { state: 'armed' }, failover);
       return acknowledgement(applied);
     },
 
     async shiftTraffic(request: ShiftRequest): Promise<ShiftResult> {
       const blueprint = await store.blueprint(request.blueprint.name, request.blueprint.version);
-      if (!blueprint) throw new RefusedError(`blueprint ${request.blueprint.name}@${request.blueprint.version} is missing`);
+      if (!blueprint)
+        throw new RefusedError(`blueprint ${request.blueprint.name}@${request.blueprint.version} is missing`);
       const { requestsPerSecond } = blueprint.spec.capacity;
       for (let attempt = 1; ; attempt++) {
         const view = await traffic.getTraffic(request.service);

@@ -32,7 +32,8 @@ export function syntheticCells({ store, traffic, cells }: Ports): SyntheticCellA
 
     async warmSyntheticCell(request: SyntheticSubject): Promise<WarmResult> {
       const cell = await owned(request);
-      if (!cell) throw new RefusedError(`synthetic cell ${request.syntheticCell} is not held by ${request.failover} any more`);
+      if (!cell)
+        throw new RefusedError(`synthetic cell ${request.syntheticCell} is not held by ${request.failover} any more`);
       const startedMs = Date.now();
       const found = await beating((beat, signal) => cells.warm(cell, beat, signal));
       const figures = `${found.entries} entries preloaded, ${found.connections} connections opened`;
@@ -52,7 +53,9 @@ export function syntheticCells({ store, traffic, cells }: Ports): SyntheticCellA
 
     async retireSyntheticCell(request): Promise<void> {
       // Also what was begun and never named: whatever this failover owns.
-      const all = (await store.cells(request.service)).filter((c) => c.role === 'synthetic' && c.owner === request.failover);
+      const all = (await store.cells(request.service)).filter(
+        (c) => c.role === 'synthetic' && c.owner === request.failover,
+      );
       for (const cell of all) {
         await remove({ ...request, syntheticCell: cell.name }, cell.name);
         await cells.retire(cell);

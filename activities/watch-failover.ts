@@ -98,39 +98,32 @@ export class SourceHealth {
 }
 
 /** Applies the verdict's rules to what was counted since the change. */
-class Judge {
+export class Judge {
   seen: (Totals & { errorRatio: number }) | null = null;
-  private baseline: Totals;
-  private baselineAtMs = 0;
+  /** Null where only what happens from now on counts. */
+  private baseline: Totals | null;
+  private dueMs: number;
 
   constructor(private readonly request: JudgeRequest) {
-    this.baseline = request.baseline;
+    // A source that was found bad is looked at afresh: its old errors would keep it bad for ever.
+    const isAfresh = request.of === 'source' && request.wanted === 'good';
+    this.baseline = isAfresh ? null : request.baseline;
+    this.dueMs = isAfresh ? request.intervalMs : request.notBeforeMs;
   }
 
+  /** The verdict that was wanted, once there is one. */
   look(totals: Totals, elapsedMs: number): 'good' | 'bad' | null {
-    const { of, wanted, notBeforeMs, intervalMs } = this.request;
+    this.baseline ??= totals;
     this.seen = since(this.baseline, totals);
-    if (of === 'synthetic') {
-      const verdict = judgeSynthetic(this.seen, this.request);
-      if (verdict === 'bad') return 'bad';
-      // Old good answers must not hide new bad ones: after a good verdict the count begins again.
-      if (wanted === 'bad') {
-        if (verdict === 'good' && elapsedMs - this.baselineAtMs >= intervalMs) this.beginAgain(totals, elapsedMs);
-        return null;
-      }
-      return elapsedMs >= notBeforeMs ? verdict : null;
-    }
-    const verdict = judgeSource(this.seen, this.request);
-    const isTime = elapsedMs >= notBeforeMs && elapsedMs - this.baselineAtMs >= Math.min(intervalMs, notBeforeMs || intervalMs);
-    if (!isTime && verdict === 'good') return null;
-    if (wanted === 'any' || wanted === verdict) return verdict;
-    if (elapsedMs - this.baselineAtMs >= intervalMs) this.beginAgain(totals, elapsedMs);
-    return null;
-  }
-
-  private beginAgain(totals: Totals, elapsedMs: number): void {
+    const { of, wanted } = this.request;
+    const verdict = of === 'synthetic' ? judgeSynthetic(this.seen, this.request) : judgeSource(this.seen, this.request);
+    if (verdict === 'bad' && wanted !== 'good') return 'bad';
+    if (verdict === null || elapsedMs < this.dueMs) return null;
+    if (verdict === 'good' && wanted !== 'bad') return 'good';
+    // Not what was wanted: what was counted so far must not hide what comes, good or bad.
     this.baseline = totals;
-    this.baselineAtMs = elapsedMs;
+    this.dueMs = elapsedMs + this.request.intervalMs;
+    return null;
   }
 }
 

@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root';
 import { applyCommand } from './apply';
+import { failoverCommand, overrideCommand } from './failover';
 import { setupCommand, upCommand } from './up';
 
 const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
 
-const commands: (() => Command)[] = [setupCommand, upCommand, applyCommand];
+const commands: (() => Command)[] = [setupCommand, upCommand, applyCommand, failoverCommand, overrideCommand];
 
 async function main(): Promise<void> {
   const program = new Command('understudy')

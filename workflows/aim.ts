@@ -28,17 +28,29 @@ export function riskTimeMs(risk: NonNullable<Failover['risk']>): number {
 
 /** People first, then a confirmed death, then what is to be undone or given back, then the risk. */
 export function aimOf(f: Failover, nowMs: number): Aim {
-  return ordered(f) ?? held(f) ?? confirmedDeath(f, nowMs) ?? undone(f) ?? evacuationEnds(f, nowMs) ?? risked(f, nowMs);
+  return (
+    orderedStep(f) ??
+    held(f) ??
+    ordered(f) ??
+    confirmedDeath(f, nowMs) ??
+    undone(f) ??
+    evacuationEnds(f, nowMs) ??
+    risked(f, nowMs)
+  );
 }
 
+/** One change by a person's own hand: also under a hold, which stays. */
+function orderedStep(f: Failover): Aim | null {
+  if (f.orderedStepBp === null) return null;
+  return { kind: 'ordered-step', why: 'a person ordered this share', shareBp: f.orderedStepBp };
+}
+
+/** Every other order ends a hold that was there before it; a hold after it stops it too. */
 function ordered(f: Failover): Aim | null {
   const by = f.order && `ordered by ${f.order.by}: ${f.order.reason}`;
   if (f.order?.kind === 'abort') return { kind: 'undo', why: `abort ${by}`, outcome: 'aborted' };
   if (f.order?.kind === 'complete') return { kind: 'complete', why: `completion ${by}` };
   if (f.order?.kind === 'promote') return { kind: 'end', why: `promotion ${by}`, outcome: 'failed-over' };
-  if (f.orderedStepBp !== null) {
-    return { kind: 'ordered-step', why: 'a person ordered this share', shareBp: f.orderedStepBp };
-  }
   return null;
 }
 

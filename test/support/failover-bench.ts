@@ -1,0 +1,164 @@
+/** Runs the real workflow against scripted activities on a given Temporal server, for tests. */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { TestWorkflowEnvironment } from '@temporalio/testing';
+import { Worker, bundleWorkflowCode, type WorkflowBundleWithSourceMap } from '@temporalio/worker';
+import { packageRoot } from '../../package-root';
+import type { RiskLevel } from '../../prediction/contracts';
+import type { FailoverContext, SourceState } from '../../workflows/failover';
+import { judgeSynthetic } from '../../workflows/judge';
+import type { Dossier } from '../../workflows/messages';
+import type { FailoverActivities, Observation, ShiftRequest, WatchRequest } from '../../workflows/steps';
+import { contextOf, riskEvent } from './failover-world';
+import { Context } from '@temporalio/activity';
+
+let bundle: Promise<WorkflowBundleWithSourceMap> | undefined;
+
+/** One bundle for all tests of a run: making it takes a second. */
+export function workflowBundle(): Promise<WorkflowBundleWithSourceMap> {
+  bundle ??= bundleWorkflowCode({ workflowsPath: join(packageRoot, 'dist', 'workflows', 'index.js') });
+  return bundle;
+}
+
+/** Activities over a made-up load balancer: they remember the split and let a test decide the rest. */
+export class ScriptedCells {
+  sourceBp = 5000;
+  syntheticBp = 0;
+  source: SourceState = 'alive';
+  errorRatio = 0;
+  requests = 0;
+  saved: Dossier[] = [];
+  readonly calls: string[] = [];
+  readonly keys: string[] = [];
+  /** Replaces single activities. */
+  script: Partial<FailoverActivities> = {};
+
+  constructor(readonly context: FailoverContext = contextOf()) {}
+
+  activities(): FailoverActivities {
+    const counted = <K extends keyof FailoverActivities>(name: K, plain: FailoverActivities[K]) =>
+      (async (request: never) => {
+        this.calls.push(name);
+        return (this.script[name] ?? plain)(request);
+      }) as unknown as FailoverActivities[K];
+    return {
+      loadContext: counted('loadContext', async () => this.context),
+      awaitTurn: counted('awaitTurn', async () => undefined),
+      ensureSyntheticCell: counted('ensureSyntheticCell', async () => ({
+        cell: 'shop-a-understudy-1',
+        instances: 2,
+        reused: false,
+        tookMs: 10,
+      })),
+      warmSyntheticCell: counted('warmSyntheticCell', async () => ({ passed: true, summary: 'warm', evidence: {} })),
+      armCell: counted('armCell', async () => this.acknowledgement()),
+      shiftTraffic: counted('shiftTraffic', (request: ShiftRequest) => this.shift(request)),
+      watchFailover: counted('watchFailover', (request: WatchRequest) => this.watch(request)),
+      restAtIdle: counted('restAtIdle', async () => undefined),
+      retireSyntheticCell: counted('retireSyntheticCell', async () => undefined),
+      saveDossier: counted('saveDossier', async (dossier) => void this.saved.push(dossier)),
+    };
+  }
+
+  async shift(request: ShiftRequest) {
+    this.keys.push(request.key);
+    const total = this.sourceBp + this.syntheticBp;
+    this.syntheticBp = request.targetBp;
+    this.sourceBp = total - this.syntheticBp;
+    return {
+      applied: true,
+      why: 'moved',
+      acknowledgement: this.acknowledgement(),
+      sourceBp: this.sourceBp,
+      syntheticBp: this.syntheticBp,
+      capacityBp: null,
+      epoch: this.keys.length + 1,
+      totals: this.totals(),
+    };
+  }
+
+  /** Looks every few milliseconds of real time; what is to be waited for by the clock counts as over after a moment. */
+  async watch(request: WatchRequest): Promise<Observation> {
+    for (let round = 0; ; round++) {
+      if (this.syntheticBp > 0) this.requests += 20;
+      const { judge } = request;
+      const seen = { requests: this.requests - (judge?.baseline.requests ?? 0), errors: 0 };
+      seen.errors = Math.round(seen.requests * this.errorRatio);
+      const settled = judge?.of === 'source' ? ('good' as const) : judge && judgeSynthetic(seen, judge);
+      const verdict = settled && (judge?.wanted === 'any' || settled === judge?.wanted) ? settled : null;
+      const hasTurned = this.source !== request.known;
+      if (hasTurned || (verdict && round > 2)) {
+        return {
+          ended: hasTurned ? 'source' : 'verdict',
+          source: this.source,
+          healthyInstances: this.source === 'dead' ? 0 : 2,
+          instances: 2,
+          verdict,
+          judged: { ...seen, errorRatio: this.errorRatio },
+          sourceBp: this.sourceBp,
+          syntheticBp: this.syntheticBp,
+          capacityBp: null,
+          epoch: this.keys.length + 1,
+          totals: this.totals(),
+          rates: {},
+        };
+      }
+      Context.current().heartbeat();
+      await Context.current().sleep(10);
+    }
+  }
+
+  private totals() {
+    return {
+      source: { requests: 0, errors: 0 },
+      synthetic: { requests: this.requests, errors: Math.round(this.requests * this.errorRatio) },
+    };
+  }
+
+  private acknowledgement() {
+    const split = { 'shop-a': this.sourceBp, 'shop-a-understudy-1': this.syntheticBp };
+    return { epoch: this.keys.length + 1, split, acknowledged: ['envoy'], refused: [], pending: [], tookMs: 5 };
+  }
+}
+
+/** A worker over scripted cells, and a failover of them that has been told of a risk. */
+export async function failoverOf(env: TestWorkflowEnvironment, cells: ScriptedCells) {
+  const taskQueue = `flow-${randomUUID()}`;
+  const workflowId = `failover/shop/shop-a/${randomUUID()}`;
+  const worker = await Worker.create({
+    connection: env.nativeConnection,
+    namespace: env.namespace ?? 'default',
+    taskQueue,
+    workflowBundle: await workflowBundle(),
+    activities: cells.activities(),
+    maxHeartbeatThrottleInterval: '50ms',
+    defaultHeartbeatThrottleInterval: '50ms',
+    stickyQueueScheduleToStartTimeout: '1s',
+    reuseV8Context: true,
+    workflowThreadPoolSize: 1,
+  });
+  const running = worker.run();
+  let episode = 0;
+  return {
+    workflowId,
+    worker,
+    handle: env.client.workflow.getHandle(workflowId),
+    async risk(level: RiskLevel, { anew = false, id = undefined as string | undefined } = {}) {
+      if (anew) episode += 1;
+      const event = riskEvent(level, await env.currentTimeMs(), episode);
+      const args = [{ ...event, eventId: id ?? randomUUID() }];
+      await env.client.workflow.signalWithStart('PredictiveFailover', {
+        workflowId,
+        taskQueue,
+        args: [{ service: 'shop', cell: 'shop-a' }],
+        signal: 'riskChanged',
+        signalArgs: args,
+        workflowExecutionTimeout: '1 day',
+      });
+    },
+    async stop() {
+      worker.shutdown();
+      await running;
+    },
+  };
+}

@@ -1,0 +1,462 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { holdAtMostMs } from '../../workflows/aim';
+import { decide } from '../../workflows/decide';
+import { outcomes, overrideActions, phases, type OverrideAction, type Phase } from '../../workflows/messages';
+import { acceptedIn, answer } from '../../workflows/override';
+import { World, contextOf, policyOf, startMs } from '../support/failover-world';
+
+const isFinish = (step: { kind: string }) => step.kind === 'finish';
+const isWatch = (step: { kind: string }) => step.kind === 'watch';
+
+describe('a failover decides', () => {
+  it('makes, warms and arms a synthetic cell at level prepare, and moves nothing', () => {
+    const world = new World().risk('prepare');
+    world.until(isWatch, { risk: 'prepare' });
+    expect(world.taken.map((t) => t.step.kind)).to.deep.equal(['load', 'await-turn', 'ensure', 'warm', 'arm']);
+    for (let i = 0; i < 20; i++) world.risk('prepare').advance();
+    expect(world.changes).to.deep.equal([]);
+    expect(world.failover.phase).to.equal('armed');
+  });
+
+  it('tries a canary on one instance, then goes on in steps until it carries the whole share', () => {
+    const world = new World().risk('shift');
+    world.until(() => world.syntheticBp === 5000, { risk: 'shift' });
+    expect(world.changes.map((s) => s.targetBp)).to.deep.equal([500, 2000, 3500, 5000]);
+    expect(world.changes.map((s) => s.coverInstances)).to.deep.equal([1, 0, 0, 0]);
+    expect(world.changes[0]?.purpose).to.equal('canary');
+  });
+
+  it('completes in one change when the source dies after arming, whatever the risk says', () => {
+    for (const level of ['prepare', 'shift'] as const) {
+      const world = new World().risk(level);
+      world.until(() => world.failover.phase === 'armed', { risk: level });
+      world.source = 'dead';
+      world.until(isFinish);
+      expect(world.failover.conclusion?.outcome).to.equal('failed-over');
+      expect(world.changes.at(-1)).to.include({ purpose: 'complete', targetBp: 5000 });
+      expect(world.sourceBp).to.equal(0);
+    }
+  });
+
+  it('gives the traffic back in steps when the risk clears, and rests the cell', () => {
+    const world = new World().risk('shift');
+    world.until(() => world.syntheticBp === 5000, { risk: 'shift' });
+    world.risk('clear');
+    world.until(isFinish);
+    expect(world.changes.slice(-4).map((s) => s.targetBp)).to.deep.equal([3500, 2000, 500, 0]);
+    expect(world.taken.map((t) => t.step.kind)).to.include('rest');
+    expect(world.failover.conclusion).to.include({ outcome: 'drained' });
+    expect(world.sourceBp).to.equal(5000);
+  });
+
+  it('drains at once when the risk clears before anything moved', () => {
+    const world = new World().risk('prepare');
+    world.until(isWatch, { risk: 'prepare' });
+    world.risk('clear');
+    world.until(isFinish);
+    expect(world.changes).to.deep.equal([]);
+    expect(world.failover.conclusion?.outcome).to.equal('drained');
+  });
+
+  it('turns round when the risk rises again while it gives back', () => {
+    const world = new World().risk('shift');
+    world.until(() => world.syntheticBp === 5000, { risk: 'shift' });
+    world.risk('clear');
+    world.until(() => world.syntheticBp === 2000);
+    world.risk('shift', { episode: 2 });
+    world.until(() => world.syntheticBp === 5000, { steps: 60 });
+    expect(world.failover.phase).to.equal('shifting');
+  });
+
+  it('holds on stale risk: silence is never health', () => {
+    const world = new World().risk('shift');
+    world.until(() => world.syntheticBp === 2000, { risk: 'shift' });
+    const before = world.changes.length;
+    world.nowMs += 20_000;
+    for (let i = 0; i < 30; i++) world.advance();
+    expect(world.changes.length).to.equal(before);
+    expect(world.next().why).to.contain('stale');
+  });
+
+  it('gives back what nobody speaks for once the hold has lasted its time', () => {
+    const world = new World(contextOf({ policy: policyOf({ holdAtMostS: 30, staleAfterS: 2 }) })).risk('shift');
+    world.until(() => world.syntheticBp === 2000, { risk: 'shift' });
+    world.until(isFinish);
+    expect(world.failover.conclusion?.outcome).to.equal('aborted');
+    expect(world.failover.conclusion?.reason).to.contain('stale');
+    expect(world.syntheticBp).to.equal(0);
+  });
+
+  it('does not believe a clear that was old when it came', () => {
+    const world = new World().risk('shift');
+    world.until(() => world.syntheticBp === 5000, { risk: 'shift' });
+    world.nowMs += 40_000;
+    world.risk('clear', { ageMs: 30_000 });
+    for (let i = 0; i < 20; i++) world.advance();
+    expect(world.syntheticBp).to.equal(5000);
+  });
+
+  it('gives back at once and retires a synthetic cell that answers with errors', () => {
+    const world = new World().risk('shift');
+    world.syntheticErrorRatio = 0.5;
+    world.until(isFinish, { risk: 'shift' });
+    expect(world.failover.conclusion?.outcome).to.equal('compensated');
+    expect(world.changes.map((s) => s.purpose)).to.deep.equal(['canary', 'give-back']);
+    expect(world.taken.map((t) => t.step.kind)).to.include('retire');
+    expect(world.sourceBp).to.equal(5000);
+  });
+
+  it('holds and says so when the canary sees too few requests', () => {
+    const world = new World().risk('shift');
+    world.requestsPerSecond = 0;
+    for (let i = 0; i < 100; i++) world.risk('shift').advance();
+    expect(world.syntheticBp).to.equal(500);
+    expect(world.next().why).to.contain('no verdict');
+  });
+
+  it('never gives the synthetic cell more than its capacity', () => {
+    const world = new World(contextOf({ capacityBp: 3000 })).risk('shift');
+    for (let i = 0; i < 60; i++) world.risk('shift').advance();
+    expect(world.syntheticBp).to.equal(3000);
+    world.source = 'dead';
+    world.until(isFinish);
+    expect(world.syntheticBp).to.equal(3000);
+    expect(world.failover.conclusion?.reason).to.contain('beyond its capacity');
+  });
+
+  it('ends as failed over when an evacuated source neither dies nor recovers', () => {
+    const world = new World(contextOf({ policy: policyOf({ holdAtMostS: 30 }) })).risk('shift');
+    world.until(() => world.failover.conclusion !== null, { risk: 'shift' });
+    expect(world.failover.conclusion?.outcome).to.equal('failed-over');
+    expect(world.failover.conclusion?.reason).to.contain('evacuated');
+    expect(world.syntheticBp).to.equal(5000);
+  });
+
+  it('only advises where the policy says so', () => {
+    const world = new World(contextOf({ policy: policyOf({ autonomy: 'advise' }) })).risk('shift');
+    world.until(() => world.failover.conclusion !== null);
+    expect(world.failover.conclusion?.outcome).to.equal('refused');
+    expect(world.failover.conclusion?.reason).to.contain('50 %');
+    expect(world.taken.map((t) => t.step.kind)).to.not.include('ensure');
+  });
+
+  it('waits armed for approval, and moves once it has it', () => {
+    const world = new World(contextOf({ policy: policyOf({ autonomy: 'approve' }) })).risk('shift');
+    for (let i = 0; i < 20; i++) world.risk('shift').advance();
+    expect(world.changes).to.deep.equal([]);
+    expect(world.next().why).to.contain('approve');
+    world.order({ action: 'approve' });
+    world.until(() => world.syntheticBp === 5000, { risk: 'shift' });
+  });
+
+  it('leaves the armed cell as cover when the source dies and nobody approves', () => {
+    const context = contextOf({ policy: policyOf({ autonomy: 'approve', holdAtMostS: 30 }) });
+    const world = new World(context).risk('shift');
+    for (let i = 0; i < 20; i++) world.risk('shift').advance();
+    world.source = 'dead';
+    world.until(() => world.failover.conclusion !== null, { risk: 'shift' });
+    expect(world.failover.conclusion?.outcome).to.equal('refused');
+    expect(world.taken.map((t) => t.step.kind)).to.not.include.members(['rest', 'retire']);
+  });
+
+  it('keeps a hold even when the source dies, until a person resumes', () => {
+    const world = new World().risk('shift');
+    world.until(() => world.syntheticBp === 500, { risk: 'shift' });
+    world.order({ action: 'hold' });
+    world.source = 'dead';
+    for (let i = 0; i < 50; i++) world.risk('shift').advance();
+    expect(world.syntheticBp).to.equal(500);
+    world.order({ action: 'resume' });
+    world.until(() => world.syntheticBp === 5000, { steps: 5 });
+  });
+
+  it('takes the exact share a person orders, also under a hold', () => {
+    const world = new World().risk('prepare');
+    world.until(isWatch, { risk: 'prepare' });
+    world.order({ action: 'hold' }).order({ action: 'step', shareBp: 1234 });
+    world.advance();
+    for (let i = 0; i < 10; i++) world.risk('shift').advance();
+    expect(world.syntheticBp).to.equal(1234);
+  });
+
+  it('begins anew when a new episode comes in the cooldown after giving back, and absorbs late words of the old one', () => {
+    const world = new World().risk('prepare');
+    world.until(isWatch, { risk: 'prepare' });
+    world.risk('clear');
+    world.until(() => world.failover.conclusion?.saved === true);
+    world.risk('shift');
+    expect(world.next().kind).to.equal('wait');
+    world.risk('shift', { episode: 2 });
+    expect(world.next()).to.deep.include({ kind: 'begin-anew' });
+  });
+
+  it('absorbs new episodes after a failover that stands', () => {
+    const world = new World().risk('shift');
+    world.until(() => world.failover.phase === 'armed', { risk: 'shift' });
+    world.source = 'dead';
+    world.until(() => world.failover.conclusion?.saved === true);
+    world.risk('shift', { episode: 2 });
+    expect(world.next().kind).to.equal('wait');
+  });
+
+  it('hears each event once, and never an older one over a newer', () => {
+    const world = new World().risk('shift');
+    const entries = world.failover.entries.length;
+    world.risk('shift');
+    expect(world.failover.entries.length).to.equal(entries);
+    world.nowMs += 5000;
+    world.risk('prepare');
+    world.risk('shift', { ageMs: 3000 });
+    expect(world.failover.risk?.last.level).to.equal('prepare');
+  });
+
+  it('undoes what it began when a step fails for good', () => {
+    for (const kind of ['ensure', 'warm', 'arm', 'shift'] as const) {
+      const world = new World().risk('shift');
+      world.until((s) => s.kind === kind, { risk: 'shift' });
+      world.advance({ failing: true });
+      world.until(isFinish, { risk: 'shift' });
+      expect(world.failover.conclusion?.outcome, kind).to.equal('compensated');
+      expect(world.taken.map((t) => t.step.kind)).to.include('retire');
+      expect(world.syntheticBp).to.equal(0);
+    }
+  });
+
+  it('asks for a person when even the way back fails, and tries again when told to', () => {
+    const world = new World().risk('shift');
+    world.until(() => world.syntheticBp === 2000, { risk: 'shift' });
+    world.order({ action: 'abort' }).advance({ failing: true });
+    expect(world.failover.held?.by).to.equal('understudy');
+    expect(world.next().kind).to.equal('watch');
+    world.order({ action: 'resume' });
+    world.until(isFinish);
+    expect(world.failover.conclusion?.outcome).to.equal('aborted');
+  });
+});
+
+describe('overrides', () => {
+  /** A failover in each phase, as it gets there by itself. */
+  const inPhase: Record<Phase, () => World> = {
+    assessing: () => new World().risk('shift'),
+    provisioning: () => interrupted('ensure'),
+    warming: () => interrupted('warm'),
+    armed: () => reached((w) => w.failover.phase === 'armed'),
+    canary: () => reached((w) => w.failover.phase === 'canary' && w.syntheticBp > 0),
+    shifting: () => reached((w) => w.failover.phase === 'shifting' && w.sourceBp === 0),
+    'failed-over': () => {
+      const world = reached((w) => w.failover.phase === 'armed');
+      world.source = 'dead';
+      world.until(() => world.failover.phase === 'failed-over');
+      return world;
+    },
+    draining: () => {
+      const world = reached((w) => w.syntheticBp === 5000).risk('clear');
+      world.until(() => world.syntheticBp === 3500);
+      return world;
+    },
+    cooldown: () => {
+      const world = reached((w) => w.failover.phase === 'armed').risk('clear');
+      world.until(() => world.failover.phase === 'cooldown');
+      return world;
+    },
+  };
+
+  function reached(there: (world: World) => boolean): World {
+    const world = new World().risk('shift');
+    world.until(() => there(world), { risk: 'shift' });
+    return world;
+  }
+
+  /** As it is while the activity is under way. */
+  function interrupted(kind: string): World {
+    const world = new World().risk('shift');
+    const step = world.until((s) => s.kind === kind, { risk: 'shift' });
+    world.failover = { ...world.failover, phase: step.phase };
+    return world;
+  }
+
+  // Accepted in a run of autonomy `act`, with nothing held: approve and resume have nothing to do there.
+  const table: Record<Phase, OverrideAction[]> = {
+    assessing: ['approve', 'hold', 'drain', 'abort'],
+    provisioning: ['hold', 'drain', 'abort'],
+    warming: ['hold', 'drain', 'abort'],
+    armed: ['hold', 'step', 'complete', 'drain', 'abort'],
+    canary: ['hold', 'step', 'complete', 'drain', 'abort'],
+    shifting: ['hold', 'step', 'complete', 'promote', 'drain', 'abort'],
+    'failed-over': [],
+    draining: ['hold', 'step', 'complete', 'drain', 'abort'],
+    cooldown: [],
+  };
+
+  for (const phase of phases) {
+    it(`are accepted in ${phase} exactly where the table says so, and refused with a reason elsewhere`, () => {
+      const { failover } = inPhase[phase]();
+      expect(failover.phase).to.equal(phase);
+      for (const action of overrideActions) {
+        const reply = answer(failover, {
+          action,
+          by: 'ada',
+          reason: 'test',
+          ...(action === 'step' && { shareBp: 1000 }),
+        });
+        expect(reply.accepted, `${action} in ${phase}: ${reply.message}`).to.equal(table[phase].includes(action));
+        expect(reply.message).to.not.equal('');
+        if (table[phase].includes(action)) expect(acceptedIn[action]).to.include(phase);
+      }
+    });
+  }
+
+  it('do not send traffic back to a dead cell', () => {
+    const world = reached((w) => w.syntheticBp === 2000);
+    world.order({ action: 'hold' });
+    world.source = 'dead';
+    world.advance();
+    for (const action of ['drain', 'abort'] as const) {
+      expect(answer(world.failover, { action, by: 'ada', reason: 'x' }).accepted).to.equal(false);
+    }
+  });
+
+  it('that cannot be read are refused, whatever they are', () => {
+    const { failover } = inPhase.armed();
+    fc.assert(
+      fc.property(fc.anything(), (junk) => {
+        expect(answer(failover, junk).accepted).to.equal(false);
+      }),
+    );
+  });
+});
+
+describe('over random lives, a failover', () => {
+  const happening = fc.oneof(
+    {
+      weight: 6,
+      arbitrary: fc.record({
+        kind: fc.constant('risk' as const),
+        level: fc.constantFrom('clear', 'prepare', 'shift', 'shift', 'shift'),
+      }),
+    },
+    { weight: 8, arbitrary: fc.record({ kind: fc.constant('go' as const), times: fc.integer({ min: 1, max: 6 }) }) },
+    {
+      weight: 1,
+      arbitrary: fc.record({ kind: fc.constant('silence' as const), ms: fc.integer({ min: 1000, max: 40_000 }) }),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.record({
+        kind: fc.constant('source' as const),
+        state: fc.constantFrom('alive', 'failing', 'dead'),
+      }),
+    },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('errors' as const), ratio: fc.constantFrom(0, 0, 0.3) }) },
+    {
+      weight: 1,
+      arbitrary: fc.record({ kind: fc.constant('capacity' as const), bp: fc.constantFrom(null, 0, 800, 3000, 9000) }),
+    },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('failure' as const) }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constant('order' as const),
+        action: fc.constantFrom(...overrideActions),
+        shareBp: fc.integer({ min: -10, max: 11_000 }),
+      }),
+    },
+  );
+
+  function live(world: World, life: (typeof happening extends fc.Arbitrary<infer T> ? T : never)[]): void {
+    let episode = 1;
+    world.risk('prepare');
+    for (const event of life) {
+      if (event.kind === 'risk') {
+        if (event.level === 'clear') episode += 1;
+        world.risk(event.level, { episode });
+      } else if (event.kind === 'go') {
+        for (let i = 0; i < event.times; i++) checked(world);
+      } else if (event.kind === 'silence') world.nowMs += event.ms;
+      else if (event.kind === 'source') world.source = event.state;
+      else if (event.kind === 'errors') world.syntheticErrorRatio = event.ratio;
+      else if (event.kind === 'capacity') world.capacityBp = event.bp;
+      else if (event.kind === 'failure') checked(world, true);
+      else world.order({ action: event.action, shareBp: event.shareBp });
+    }
+  }
+
+  /** One step, and what must hold at every step. */
+  function checked(world: World, failing = false): void {
+    const { failover } = world;
+    const before = world.syntheticBp;
+    const known = { ...failover.traffic };
+    const step = world.advance({ failing });
+    expect(world.sourceBp + world.syntheticBp, 'shares add up').to.equal(world.context.sourceBp);
+    if (step.kind !== 'shift') return;
+    expect(step.targetBp).to.be.within(0, world.context.sourceBp);
+    if (step.targetBp > before) {
+      expect(step.targetBp, 'never more than the capacity known').to.be.at.most(
+        Math.max(known.capacityBp ?? 10_000, 0),
+      );
+    }
+    if (step.purpose === 'canary' || step.purpose === 'step') {
+      expect(failover.held, 'a hold is not broken').to.equal(null);
+      expect(failover.risk?.last.level, 'no shift on low-level risk').to.equal('shift');
+      const ageMs = world.taken.at(-1)!.atMs - Date.parse(failover.risk!.last.at);
+      expect(ageMs, 'no shift on stale risk').to.be.below(15_000);
+    }
+    if (step.purpose === 'complete' && failover.order === null) {
+      expect(failover.source.state).to.equal('dead');
+      expect(failover.held, 'a hold is not broken, not even by a death').to.equal(null);
+    }
+    if (step.purpose === 'reduce') expect(failover.held, 'a hold is not broken on the way back').to.equal(null);
+  }
+
+  it('keeps its invariants and always ends in a named outcome with a reason', () => {
+    fc.assert(
+      fc.property(
+        fc.array(happening, { maxLength: 60 }),
+        fc.constantFrom('act', 'act', 'approve', 'advise', 'observe'),
+        fc.constantFrom(null, 0, 2500),
+        (life, autonomy, capacityBp) => {
+          const policy = policyOf({ autonomy: autonomy as 'act', holdAtMostS: 60 });
+          const world = new World(contextOf({ policy, capacityBp }));
+          live(world, life);
+          // A hold lasts until a person ends it: one does.
+          const ended = () => ['finish', 'begin-anew'].includes(world.next().kind);
+          for (let i = 0; i < 2000 && !ended(); i++) {
+            if (world.failover.held) world.order({ action: 'resume' });
+            checked(world);
+          }
+          expect(ended(), `does not end: ${JSON.stringify(world.next())}`).to.equal(true);
+          expect(outcomes).to.include(world.failover.conclusion?.outcome);
+          expect(world.failover.conclusion?.reason).to.not.equal('');
+        },
+      ),
+      { numRuns: 1000 },
+    );
+  }).timeout(60_000);
+
+  it('decides the same from the same knowledge, and waits only for times to come', () => {
+    fc.assert(
+      fc.property(fc.array(happening, { maxLength: 40 }), (life) => {
+        const world = new World();
+        live(world, life);
+        const step = decide(world.failover, world.nowMs);
+        expect(decide(structuredClone(world.failover), world.nowMs)).to.deep.equal(step);
+        if ((step.kind === 'watch' || step.kind === 'wait') && step.untilMs !== null) {
+          expect(step.untilMs).to.be.above(world.nowMs);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  }).timeout(60_000);
+
+  it('survives being written down at any point: all it knows is plain data', () => {
+    const world = new World().risk('shift');
+    for (let i = 0; i < 40; i++) {
+      world.risk('shift').advance();
+      world.failover = JSON.parse(JSON.stringify(world.failover)) as typeof world.failover;
+    }
+    expect(world.syntheticBp).to.equal(5000);
+    expect(holdAtMostMs(world.failover)).to.be.above(0);
+    expect(world.nowMs).to.be.above(startMs);
+  });
+});

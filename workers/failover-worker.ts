@@ -1,0 +1,117 @@
+/**
+ * The failover worker's process: hosts the workflows and the activities of failovers. Holds no state: any number may run,
+ * any may be killed. Run as `node dist/workers/failover-worker.js --settings FILE`.
+ */
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { Client } from '@temporalio/client';
+import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { pino, type Logger } from 'pino';
+import { FailureMapping } from '../activities/errors';
+import { createActivities } from '../activities/failover-activities';
+import { failoversUnderWay } from '../activities/failovers-under-way';
+import { loadSettings, type Settings } from '../blueprints/settings';
+import { ConfigurationStore } from '../blueprints/store';
+import { SyntheticCellManager } from '../cells/manager';
+import { ProcessProvider } from '../cells/process-provider';
+import { TrafficClient } from '../envoy/traffic-client';
+
+/** After a worker's death its cached runs are offered to others once this has passed; it is part of the time to recover. */
+const stickyTimeoutMs = 1000;
+/** What an activity that is under way may still take; all of them can be interrupted and taken up elsewhere. */
+const shutdownGraceMs = 1500;
+const shutdownForceMs = 4000;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options: { settings: { type: 'string' } } });
+  if (!values.settings) throw new Error('Which settings? Start with --settings FILE.');
+  const settings = loadSettings(values.settings);
+  const log = pino({ name: 'failover-worker', level: settings.logLevel });
+  installRuntime(log);
+
+  // A signal while the peers are still waited for ends the process at once: nothing has begun yet.
+  let stop = (): void => process.exit(0);
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop());
+
+  const startedMs = Date.now();
+  const store = await untilThere('Postgres', log, () => ConfigurationStore.connect(settings.postgres.url));
+  await untilThere('the tables', log, () => store.migrate());
+  const { address, namespace } = settings.temporal;
+  const connection = await untilThere(`Temporal at ${address}`, log, () => NativeConnection.connect({ address }));
+  const traffic = new TrafficClient(settings.controlPlane.trafficAddress);
+  const worker = await untilThere(`namespace ${namespace}`, log, () =>
+    createWorker(settings, connection, store, traffic),
+  );
+
+  stop = () => worker.shutdown();
+  const running = worker.run();
+  log.info({ startUpMs: Date.now() - startedMs, taskQueue: settings.temporal.failoverTaskQueue }, 'ready');
+  await running;
+  traffic.close();
+  await connection.close();
+  await store.close();
+  log.info('stopped');
+}
+
+async function createWorker(
+  settings: Settings,
+  connection: NativeConnection,
+  store: ConfigurationStore,
+  traffic: TrafficClient,
+): Promise<Worker> {
+  const { namespace, failoverTaskQueue } = settings.temporal;
+  const client = new Client({ connection, namespace });
+  const provider = new ProcessProvider(settings.processProvider);
+  const ports = {
+    store,
+    traffic,
+    cells: new SyntheticCellManager(store, provider),
+    failovers: failoversUnderWay(client),
+  };
+  return Worker.create({
+    connection,
+    namespace,
+    taskQueue: failoverTaskQueue,
+    workflowsPath: join(__dirname, '..', 'workflows', 'index.js'),
+    activities: createActivities(ports),
+    interceptors: { activity: [() => ({ inbound: new FailureMapping() })] },
+    stickyQueueScheduleToStartTimeout: stickyTimeoutMs,
+    shutdownGraceTime: shutdownGraceMs,
+    shutdownForceTime: shutdownForceMs,
+    // Cancellation reaches an activity with the answer to a heartbeat: throttled ones would make orders wait.
+    maxHeartbeatThrottleInterval: '1s',
+    defaultHeartbeatThrottleInterval: '1s',
+    maxCachedWorkflows: 200,
+    workflowThreadPoolSize: 1,
+  });
+}
+
+/** The SDK's log lines through ours, so that stdout stays one JSON object a line. */
+function installRuntime(log: Logger): void {
+  const levels = { TRACE: 'trace', DEBUG: 'debug', INFO: 'info', WARN: 'warn', ERROR: 'error' } as const;
+  const logger = new DefaultLogger('INFO', ({ level, message, meta }) => {
+    log[levels[level]]({ ...meta }, message);
+  });
+  Runtime.install({ logger, shutdownSignals: [] });
+}
+
+/** Peers may come later: waited for with growing pauses, and said once per try. */
+async function untilThere<T>(what: string, log: Logger, attempt: () => Promise<T>): Promise<T> {
+  for (let pauseMs = 200; ; pauseMs = Math.min(5000, pauseMs * 2)) {
+    try {
+      return await attempt();
+    } catch (err) {
+      if (err instanceof TypeError || err instanceof ReferenceError) throw err;
+      log.warn({ retryInMs: pauseMs }, `waiting for ${what}: ${(err as Error).message}`);
+      await sleep(pauseMs);
+    }
+  }
+}
+
+if (require.main === module) {
+  main().catch((err: unknown) => {
+    process.stderr.write(`failover-worker: ${(err as Error).message}\n`);
+    process.exit(1);
+  });
+}
