@@ -1,16 +1,27 @@
-/** Runs the real workflow against scripted activities on a given Temporal server, for tests. */
+/** Runs the real workflow against scripted activities on a Temporal server, for tests. */
+import { writeFileSync } from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
-import type { TestWorkflowEnvironment } from '@temporalio/testing';
-import { Worker, bundleWorkflowCode, type WorkflowBundleWithSourceMap } from '@temporalio/worker';
+import { Context } from '@temporalio/activity';
+import { historyToJSON } from '@temporalio/common/lib/proto-utils';
+import type { History } from '@temporalio/common/lib/proto-utils';
+import { defineSearchAttributeKey } from '@temporalio/common';
+import { TestWorkflowEnvironment } from '@temporalio/testing';
+import {
+  DefaultLogger,
+  Runtime,
+  Worker,
+  bundleWorkflowCode,
+  type WorkflowBundleWithSourceMap,
+} from '@temporalio/worker';
+import { partBinary } from '../../local/parts';
 import { packageRoot } from '../../package-root';
 import type { RiskLevel } from '../../prediction/contracts';
 import type { FailoverContext, SourceState } from '../../workflows/failover';
 import { judgeSynthetic } from '../../workflows/judge';
-import type { Dossier } from '../../workflows/messages';
+import { searchAttributes, type Dossier } from '../../workflows/messages';
 import type { FailoverActivities, Observation, ShiftRequest, WatchRequest } from '../../workflows/steps';
-import { contextOf, riskEvent } from './failover-world';
-import { Context } from '@temporalio/activity';
+import { contextOf, policyOf, riskEvent } from './failover-world';
 
 let bundle: Promise<WorkflowBundleWithSourceMap> | undefined;
 
@@ -18,6 +29,40 @@ let bundle: Promise<WorkflowBundleWithSourceMap> | undefined;
 export function workflowBundle(): Promise<WorkflowBundleWithSourceMap> {
   bundle ??= bundleWorkflowCode({ workflowsPath: join(packageRoot, 'dist', 'workflows', 'index.js') });
   return bundle;
+}
+
+/** Replay and workers say only what is wrong. Once per process. */
+export function quietRuntime(): void {
+  try {
+    Runtime.install({ logger: new DefaultLogger('ERROR'), shutdownSignals: [] });
+  } catch {
+    // Another test file was first.
+  }
+}
+
+/** A dev server of our own with the search attributes of failovers. */
+export function localTemporal(): Promise<TestWorkflowEnvironment> {
+  return TestWorkflowEnvironment.createLocal({
+    server: {
+      executable: { type: 'existing-path', path: partBinary('temporal') },
+      searchAttributes: Object.entries(searchAttributes).map(([name, type]) => defineSearchAttributeKey(name, type)),
+      extraArgs: ['--dynamic-config-value', 'system.forceSearchAttributesCacheRefreshOnRead=true'],
+      log: { format: 'json', level: 'never' },
+    },
+  });
+}
+
+/** The folder of histories that every later version must replay. */
+export const goldenHistories = join(packageRoot, 'test', 'golden', 'histories');
+
+/** With UNDERSTUDY_GOLDEN=write the histories of the tests become the golden ones. */
+export function keepAsGolden(title: string, history: History): void {
+  if (process.env.UNDERSTUDY_GOLDEN !== 'write' || title === '' || history.events!.length > 150) return;
+  const name = title
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .slice(0, 60);
+  writeFileSync(join(goldenHistories, `${name}.json`), historyToJSON(history) + '\n');
 }
 
 /** Activities over a made-up load balancer: they remember the split and let a test decide the rest. */
@@ -33,7 +78,7 @@ export class ScriptedCells {
   /** Replaces single activities. */
   script: Partial<FailoverActivities> = {};
 
-  constructor(readonly context: FailoverContext = contextOf()) {}
+  constructor(readonly context: FailoverContext = contextOf({ policy: policyOf({ cooldownS: 1 }) })) {}
 
   activities(): FailoverActivities {
     const counted = <K extends keyof FailoverActivities>(name: K, plain: FailoverActivities[K]) =>

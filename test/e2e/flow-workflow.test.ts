@@ -1,40 +1,38 @@
 import { expect } from 'chai';
-import { TestWorkflowEnvironment } from '@temporalio/testing';
-import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
+import type { TestWorkflowEnvironment } from '@temporalio/testing';
+import { Worker } from '@temporalio/worker';
 import { WorkflowFailedError, WorkflowUpdateFailedError } from '@temporalio/client';
-import { partBinary } from '../../local/parts';
 import { waitUntil } from '../../local/wait';
-import { searchAttributes, type Dossier, type FailoverResult, type Override } from '../../workflows/messages';
-import { failoverOf, ScriptedCells, workflowBundle } from '../support/failover-bench';
+import type { Dossier, FailoverResult, Override } from '../../workflows/messages';
+import {
+  failoverOf,
+  keepAsGolden,
+  localTemporal,
+  quietRuntime,
+  ScriptedCells,
+  workflowBundle,
+} from '../support/failover-bench';
 import { contextOf, policyOf } from '../support/failover-world';
-
-/** `temporal.api.enums.v1.IndexedValueType`. */
-const indexedValueTypes = { KEYWORD: 2, DOUBLE: 4 } as const;
 
 type Running = Awaited<ReturnType<typeof failoverOf>>;
 
-describe('PredictiveFailover on a server that skips time', function () {
+describe('PredictiveFailover on a real Temporal server', function () {
   this.timeout(60_000);
   let env: TestWorkflowEnvironment;
   let running: Running | undefined;
 
   before(async () => {
-    Runtime.install({ logger: new DefaultLogger('ERROR'), shutdownSignals: [] });
-    const server = { executable: { type: 'existing-path' as const, path: partBinary('temporal-test-server') } };
-    // The SDK allows the JVM five seconds; a busy machine may need a second try.
-    env = await TestWorkflowEnvironment.createTimeSkipping({ server }).catch(() =>
-      TestWorkflowEnvironment.createTimeSkipping({ server }),
-    );
-    await env.connection.operatorService.addSearchAttributes({
-      namespace: env.namespace ?? 'default',
-      searchAttributes: Object.fromEntries(
-        Object.entries(searchAttributes).map(([name, type]) => [name, indexedValueTypes[type]]),
-      ),
-    });
+    quietRuntime();
+    env = await localTemporal();
     await workflowBundle();
   });
-  afterEach(async () => {
-    await running?.stop();
+  afterEach(async function () {
+    if (!running) return;
+    // Whatever a test made of it, its history must replay.
+    const history = await running.handle.fetchHistory();
+    await running.stop();
+    await Worker.runReplayHistory({ workflowBundle: await workflowBundle() }, history, running.workflowId);
+    keepAsGolden(this.currentTest?.title ?? '', history);
     running = undefined;
   });
   after(() => env?.teardown());
@@ -70,8 +68,6 @@ describe('PredictiveFailover on a server that skips time', function () {
     expect(new Set(cells.keys).size, 'each change has a key of its own').to.equal(cells.keys.length);
     const history = await failover.handle.fetchHistory();
     expect(history.events!.length).to.be.below(400);
-    // Every history replays.
-    await Worker.runReplayHistory({ workflowBundle: await workflowBundle() }, history, failover.workflowId);
   });
 
   it('gives the traffic back when the risk clears, rests the cell and ends after its cooldown', async () => {
@@ -169,7 +165,7 @@ describe('PredictiveFailover on a server that skips time', function () {
   });
 
   it('protects again at once when a new episode comes in the cooldown', async () => {
-    const cells = new ScriptedCells(contextOf({ policy: policyOf({ cooldownS: 3600 }) }));
+    const cells = new ScriptedCells(contextOf({ policy: policyOf({ cooldownS: 10 }) }));
     const failover = await start(cells);
     await failover.risk('prepare', { anew: true });
     await inPhase(failover, 'armed');
