@@ -1,0 +1,213 @@
+/** One act on the stage: two cells under steady load, watched from outside, until its script has run. */
+import type { Client } from '@temporalio/client';
+import { failoverWorkflowId, queryNames, type Dossier, type Phase } from '../../workflows/messages';
+import type { Score } from '../../prediction/contracts';
+import { startDeclaredCell } from '../../cells/source-cells';
+import { OpenLoopLoad, type LoadSecond } from '../load';
+import { demoRatePerSecond, demoSloMs } from './documents';
+import type { ActReport, ActSeries, PhaseDuration } from './report';
+import type { Stage } from './stage';
+
+export interface ActPlan {
+  name: string;
+  title: string;
+  service: string;
+}
+
+/** Seconds of quiet load first, so that the cell's own baseline is known. */
+export const baselineS = 15;
+
+/** How often the act looks at the split, the phases and the source's processes. */
+const watchEveryMs = 200;
+
+export class Act {
+  readonly source: string;
+  readonly series: ActSeries = { load: [], risk: [], split: [], phases: [], events: [] };
+  readonly armedAfterS: ActReport['armedAfterS'] = [];
+  private readonly load: OpenLoopLoad;
+  private readonly begun = Date.now();
+  private readonly seenRuns = new Map<string, Dossier>();
+  private riskSince: number | null = null;
+  private death: { atMs: number; movedBp: number } | null = null;
+  private timer: NodeJS.Timeout | undefined;
+  private watching: Promise<void> = Promise.resolve();
+  private readonly stopScores: () => void;
+
+  private constructor(
+    readonly plan: ActPlan,
+    private readonly stage: Stage,
+    private readonly thresholds: ActReport['thresholds'],
+    private readonly horizonS: number,
+  ) {
+    this.source = `${plan.service}-a`;
+    this.load = new OpenLoopLoad({
+      targets: [stage.serviceUrl(plan.service)],
+      ratePerSecond: demoRatePerSecond,
+      sloMs: demoSloMs,
+      timeoutMs: 5000,
+      seed: 7,
+      onSecond: (second) => this.series.load.push(loadSecond(second)),
+    });
+    this.stopScores = stage.scores.subscribe(this.source, (score) => this.hearScore(score));
+  }
+
+  /** Starts the service's two cells, waits until Envoy serves them, and begins the load. */
+  static async begin(stage: Stage, plan: ActPlan): Promise<Act> {
+    const { policy } = (await stage.store.service(plan.service)).spec;
+    for (const letter of ['a', 'b']) await startDeclaredCell(stage.provider, stage.store, `${plan.service}-${letter}`);
+    await stage.envoyServes(plan.service);
+    const thresholds = { prepare: policy.prepare.enter, shift: policy.shift.enter };
+    const act = new Act(plan, stage, thresholds, policy.horizonS);
+    act.load.start();
+    act.timer = setInterval(() => (act.watching = act.watching.then(() => act.watch())), watchEveryMs);
+    return act;
+  }
+
+  /** Seconds since the act began. */
+  get t(): number {
+    return (Date.now() - this.begun) / 1000;
+  }
+
+  get primaryDied(): boolean {
+    return this.death !== null;
+  }
+
+  /** Failovers of the source so far in this act, oldest first. */
+  get dossiers(): Dossier[] {
+    return [...this.seenRuns.values()];
+  }
+
+  get phase(): Phase | null {
+    return this.series.phases.at(-1)?.phase ?? null;
+  }
+
+  get probability(): number {
+    return this.series.risk.at(-1)?.probability ?? 0;
+  }
+
+  tell(text: string): void {
+    this.series.events.push({ t: this.t, text });
+    this.stage.tell(`${this.t.toFixed(1).padStart(6)} s  ${text}`);
+  }
+
+  /** Resolves when the condition holds; after the limit the act says so and goes on, since its report must be honest. */
+  async until(what: string, limitS: number, condition: () => boolean): Promise<boolean> {
+    const deadline = Date.now() + limitS * 1000;
+    while (!condition()) {
+      if (Date.now() > deadline) {
+        this.tell(`Waited ${limitS} s in vain until ${what}.`);
+        return false;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    return true;
+  }
+
+  async seconds(s: number): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, s * 1000));
+  }
+
+  /** Ends the load, reads Envoy's counters and closes the books. */
+  async end(outcome: string, reason: string): Promise<ActReport> {
+    const report = await this.load.stop();
+    clearInterval(this.timer);
+    await this.watching;
+    await this.watch();
+    this.stopScores();
+    const envoy = await this.stage.envoyCounters(this.plan.service);
+    return {
+      name: this.plan.name,
+      title: this.plan.title,
+      service: this.plan.service,
+      outcome,
+      reason,
+      requests: report.requests,
+      failed: report.failed,
+      overSlo: report.overSlo,
+      p99Ms: report.p99Ms ?? 0,
+      warningS: this.death && this.riskSince !== null ? (this.death.atMs - this.riskSince) / 1000 : this.death ? 0 : null,
+      movedBeforeDeathBp: this.death?.movedBp ?? null,
+      phases: this.phaseDurations(),
+      envoy,
+      armedAfterS: this.armedAfterS,
+      thresholds: this.thresholds,
+      series: this.series,
+    };
+  }
+
+  private hearScore(score: Score): void {
+    const probability = score.probability[String(this.horizonS)];
+    if (probability === undefined) return;
+    const health = score.health === 'unknown' ? null : score.health;
+    this.series.risk.push({ t: (Date.parse(score.ts) - this.begun) / 1000, probability, health });
+  }
+
+  /** One look at everything; failures to look (a worker was just killed) are looked at again next time. */
+  private async watch(): Promise<void> {
+    await Promise.all([this.watchDeath(), this.watchFailover(), this.watchSplit()]);
+  }
+
+  private async watchDeath(): Promise<void> {
+    if (this.death) return;
+    const observed = await this.stage.provider.observe(this.source);
+    const dead = observed.instances.find((i) => i.phase === 'failed' || i.phase === 'absent');
+    if (!dead) return;
+    const now = await this.stage.store.traffic(this.plan.service);
+    const movedBp = 5000 - (now?.split.find((s) => s.cell === this.source)?.shareBp ?? 0);
+    this.death = { atMs: Date.now(), movedBp };
+    this.tell(`${dead.name} died: ${dead.reason ?? 'its process is gone'}. ${movedBp / 100} % of all traffic had left ${this.source} by then.`);
+  }
+
+  private async watchSplit(): Promise<void> {
+    const state = await this.stage.store.traffic(this.plan.service);
+    if (!state) return;
+    const shares = Object.fromEntries(state.split.map((s) => [s.cell, s.shareBp]));
+    const last = this.series.split.at(-1);
+    if (last && JSON.stringify(last.shares) === JSON.stringify(shares)) return;
+    this.series.split.push({ t: last ? this.t : 0, shares });
+    if (!last) return;
+    const words = state.split.map((s) => `${s.cell} ${s.shareBp / 100} %${s.shareBp === 0 && s.coverInstances > 0 ? ' (cover)' : ''}`);
+    this.tell(`Split, epoch ${state.epoch}: ${words.join(', ')}.`);
+  }
+
+  private async watchFailover(): Promise<void> {
+    const dossier = await readDossier(this.stage.temporal, this.plan.service, this.source);
+    if (!dossier || Date.parse(dossier.startedAt) < this.begun) return;
+    const before = this.seenRuns.get(dossier.runId);
+    this.seenRuns.set(dossier.runId, dossier);
+    if (!before) {
+      this.riskSince ??= Date.parse(dossier.firstRisk.at);
+      const { probability, timeToFailureS, drivers } = dossier.firstRisk;
+      const when = timeToFailureS.p50 === null ? '' : `, likely in ${timeToFailureS.p50.toFixed(0)} s`;
+      const why = drivers[0] ? ` Why: ${drivers[0].text}.` : '';
+      this.tell(`${this.source} is predicted to fail: probability ${(100 * probability).toFixed(0)} %${when}.${why}`);
+    }
+    for (const entry of dossier.entries.slice(before?.entries.length ?? 0)) this.tell(entry.what);
+    for (const step of dossier.phaseTimes.slice(before?.phaseTimes.length ?? 0)) {
+      const t = (Date.parse(step.at) - this.begun) / 1000;
+      this.series.phases.push({ t, phase: step.phase });
+      if (step.phase === 'armed') {
+        const seconds = (Date.parse(step.at) - Date.parse(dossier.startedAt)) / 1000;
+        this.armedAfterS.push({ seconds, reused: dossier.entries.some((e) => e.evidence?.['reused'] === true) });
+      }
+    }
+  }
+
+  private phaseDurations(): PhaseDuration[] {
+    return this.series.phases.map((p, i) => ({ phase: p.phase, seconds: (this.series.phases[i + 1]?.t ?? this.t) - p.t }));
+  }
+}
+
+function loadSecond(second: LoadSecond): ActSeries['load'][number] {
+  const { t, requests, failed, overSlo, p50Ms, p99Ms } = second;
+  return { t, requests, failed, overSlo, p50Ms, p99Ms };
+}
+
+/** The dossier of the newest run for a source cell, or null while there is none or no worker to answer. */
+async function readDossier(client: Client, service: string, cell: string): Promise<Dossier | null> {
+  try {
+    return await client.workflow.getHandle(failoverWorkflowId(service, cell)).query<Dossier>(queryNames.dossier);
+  } catch {
+    return null;
+  }
+}

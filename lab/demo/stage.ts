@@ -1,0 +1,119 @@
+/** The stage of the demo: the whole local stack with its three services applied, and the instruments to watch it. */
+import { Client, Connection } from '@temporalio/client';
+import { ConfigurationStore } from '../../blueprints/store';
+import { ProcessProvider } from '../../cells/process-provider';
+import { reservePorts } from '../../local/ports';
+import type { ManagedProcess } from '../../local/process';
+import { startStack, type Stack } from '../../local/stack';
+import { startHostAgent } from './host-agent-process';
+import { demoDocuments, type DemoService } from './documents';
+import { ScoreTap } from './score-tap';
+
+export interface EnvoyCounters {
+  requests: number;
+  responses5xx: number;
+  retries: number;
+}
+
+export interface StageOptions {
+  /** Told each sentence of the story. */
+  tell: (sentence: string) => void;
+  progress?: (text: string) => void;
+  keep?: boolean;
+}
+
+/** The services of the three acts. Only the third is observed without being protected. */
+const services: Omit<DemoService, 'port'>[] = [
+  { service: 'orders', autonomy: 'act' },
+  { service: 'carts', autonomy: 'act' },
+  { service: 'parcels', autonomy: 'observe' },
+];
+
+export class Stage {
+  private constructor(
+    readonly stack: Stack,
+    readonly store: ConfigurationStore,
+    readonly provider: ProcessProvider,
+    readonly temporal: Client,
+    readonly scores: ScoreTap,
+    private readonly ports: ReadonlyMap<string, number>,
+    private readonly hostAgent: ManagedProcess,
+    readonly tell: (sentence: string) => void,
+  ) {}
+
+  static async open({ tell, progress, keep }: StageOptions): Promise<Stage> {
+    const ports = await reservePorts(services.length);
+    const withPorts = services.map((s, i) => ({ ...s, port: ports[i] as number }));
+    const stack = await startStack({ keep: keep ?? false, ...(progress ? { onProgress: progress } : {}) });
+    try {
+      const store = await ConfigurationStore.connect(stack.settings.postgres.url);
+      await store.apply(demoDocuments({ services: withPorts, kafkaBrokers: stack.settings.kafka.brokers }));
+      const connection = await Connection.connect({ address: stack.settings.temporal.address });
+      return new Stage(
+        stack,
+        store,
+        new ProcessProvider(stack.settings.processProvider.stateDir),
+        new Client({ connection, namespace: stack.settings.temporal.namespace }),
+        await ScoreTap.open(stack.settings.kafka.brokers, stack.settings.kafka.scoresTopic),
+        new Map(withPorts.map((s) => [s.service, s.port])),
+        await startHostAgent(stack),
+        tell,
+      );
+    } catch (error) {
+      await stack.stop();
+      throw error;
+    }
+  }
+
+  /** Where callers reach the service: Envoy's listener. */
+  serviceUrl(service: string): string {
+    return `http://127.0.0.1:${this.ports.get(service) ?? 0}`;
+  }
+
+  /** Waits until Envoy answers callers of the service. */
+  async envoyServes(service: string): Promise<void> {
+    const deadline = Date.now() + 20_000;
+    for (;;) {
+      const ok = await fetch(`${this.serviceUrl(service)}/items/1`).then(
+        (r) => r.ok,
+        () => false,
+      );
+      if (ok) return;
+      if (Date.now() > deadline) throw new Error(`Envoy does not serve ${service} at ${this.serviceUrl(service)} after 20 s`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+
+  /** Switches the leak in every instance of a cell; 0 stops it. */
+  async setLeak(cell: string, bytesPerSecond: number): Promise<void> {
+    const { instances } = await this.provider.observe(cell);
+    for (const { address, port } of instances) {
+      const response = await fetch(`http://${address}:${port}/admin/leak`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ bytesPerSecond, shape: 'steady' }),
+      });
+      if (!response.ok) throw new Error(`${cell} at ${address}:${port} refused the leak: ${response.status}`);
+    }
+  }
+
+  /** Envoy's own counters of the service's listener and cluster. */
+  async envoyCounters(service: string): Promise<EnvoyCounters> {
+    const url = `http://${this.stack.addresses.envoyAdmin}/stats?format=json&filter=%5E(http|cluster)%5C.${service}%5C.`;
+    const { stats } = (await (await fetch(url)).json()) as { stats: { name?: string; value?: number }[] };
+    const value = (name: string): number => stats.find((s) => s.name === name)?.value ?? 0;
+    return {
+      requests: value(`http.${service}.downstream_rq_completed`),
+      responses5xx: value(`http.${service}.downstream_rq_5xx`),
+      retries: value(`cluster.${service}.upstream_rq_retry`),
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.scores.close();
+    await this.temporal.connection.close();
+    await this.hostAgent.stop();
+    await this.store.close();
+    await this.stack.stop();
+  }
+}
