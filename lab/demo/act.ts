@@ -4,7 +4,7 @@ import { failoverWorkflowId, queryNames, type Dossier, type Phase } from '../../
 import type { Score } from '../../prediction/contracts';
 import { startDeclaredCell } from '../../cells/source-cells';
 import { OpenLoopLoad, type LoadSecond } from '../load';
-import { demoRatePerSecond, demoSloMs } from './documents';
+import { demoPaths, demoRatePerSecond, demoSloMs } from './documents';
 import type { ActReport, ActSeries, PhaseDuration } from './report';
 import type { Stage } from './stage';
 
@@ -41,12 +41,12 @@ export class Act {
   ) {
     this.source = `${plan.service}-a`;
     this.load = new OpenLoopLoad({
-      targets: [stage.serviceUrl(plan.service)],
+      urls: stage.serviceUrl(plan.service),
       ratePerSecond: demoRatePerSecond,
+      paths: demoPaths,
       sloMs: demoSloMs,
       timeoutMs: 5000,
       seed: 7,
-      onSecond: (second) => this.series.load.push(loadSecond(second)),
     });
     this.stopScores = stage.scores.subscribe(this.source, (score) => this.hearScore(score));
   }
@@ -54,7 +54,10 @@ export class Act {
   /** Starts the service's two cells, waits until Envoy serves them, and begins the load. */
   static async begin(stage: Stage, plan: ActPlan): Promise<Act> {
     const { policy } = (await stage.store.service(plan.service)).spec;
-    for (const letter of ['a', 'b']) await startDeclaredCell(stage.provider, stage.store, `${plan.service}-${letter}`);
+    const cells = [`${plan.service}-a`, `${plan.service}-b`];
+    await Promise.all(cells.map((cell) => startDeclaredCell(stage.provider, stage.store, cell)));
+    // A synthetic cell preloads from its peers; the first cells of a service have none and load their own data.
+    await Promise.all(cells.map((cell) => stage.post(cell, '/admin/preload', {})));
     await stage.envoyServes(plan.service);
     const thresholds = { prepare: policy.prepare.enter, shift: policy.shift.enter };
     const act = new Act(plan, stage, thresholds, policy.horizonS);
@@ -109,7 +112,8 @@ export class Act {
 
   /** Ends the load, reads Envoy's counters and closes the books. */
   async end(outcome: string, reason: string): Promise<ActReport> {
-    const report = await this.load.stop();
+    const { totals, seconds } = await this.load.stop();
+    this.series.load.push(...seconds.map((second) => loadSecond(second, this.begun)));
     clearInterval(this.timer);
     await this.watching;
     await this.watch();
@@ -121,10 +125,10 @@ export class Act {
       service: this.plan.service,
       outcome,
       reason,
-      requests: report.requests,
-      failed: report.failed,
-      overSlo: report.overSlo,
-      p99Ms: report.p99Ms ?? 0,
+      requests: totals.requests,
+      failed: totals.failed,
+      overSlo: totals.overSlo,
+      p99Ms: totals.p99Ms ?? 0,
       warningS: this.death && this.riskSince !== null ? (this.death.atMs - this.riskSince) / 1000 : this.death ? 0 : null,
       movedBeforeDeathBp: this.death?.movedBp ?? null,
       phases: this.phaseDurations(),
@@ -198,9 +202,8 @@ export class Act {
   }
 }
 
-function loadSecond(second: LoadSecond): ActSeries['load'][number] {
-  const { t, requests, failed, overSlo, p50Ms, p99Ms } = second;
-  return { t, requests, failed, overSlo, p50Ms, p99Ms };
+function loadSecond({ atMs, ...figures }: LoadSecond, begunMs: number): ActSeries['load'][number] {
+  return { t: Math.max(0, (atMs - begunMs) / 1000), ...figures };
 }
 
 /** The dossier of the newest run for a source cell, or null while there is none or no worker to answer. */

@@ -9,6 +9,9 @@ export const demoRatePerSecond = 120;
 export const demoSloMs = 250;
 export const demoMemoryLimitMib = 64;
 
+/** What callers ask for: the catalogue's items, at random. */
+export const demoPaths = Array.from({ length: 2000 }, (_, id) => `/items/${id}`);
+
 export interface DemoService {
   service: string;
   port: number;

@@ -84,17 +84,20 @@ export class Stage {
     }
   }
 
+  /** POSTs to every instance of a cell. */
+  async post(cell: string, path: string, body: unknown): Promise<void> {
+    const { instances } = await this.provider.observe(cell);
+    await Promise.all(
+      instances.map(async ({ address, port }) => {
+        const response = await fetch(`http://${address}:${port}${path}`, { method: 'POST', body: JSON.stringify(body) });
+        if (!response.ok) throw new Error(`${cell} at ${address}:${port} answered ${response.status} to ${path}`);
+      }),
+    );
+  }
+
   /** Switches the leak in every instance of a cell; 0 stops it. */
   async setLeak(cell: string, bytesPerSecond: number): Promise<void> {
-    const { instances } = await this.provider.observe(cell);
-    for (const { address, port } of instances) {
-      const response = await fetch(`http://${address}:${port}/admin/leak`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ bytesPerSecond, shape: 'steady' }),
-      });
-      if (!response.ok) throw new Error(`${cell} at ${address}:${port} refused the leak: ${response.status}`);
-    }
+    await this.post(cell, '/admin/leak', { bytesPerSecond, shape: 'steady' });
   }
 
   /** Envoy's own counters of the service's listener and cluster. */
