@@ -129,7 +129,8 @@ export class Act {
       failed: totals.failed,
       overSlo: totals.overSlo,
       p99Ms: totals.p99Ms ?? 0,
-      warningS: this.death && this.riskSince !== null ? (this.death.atMs - this.riskSince) / 1000 : this.death ? 0 : null,
+      warningS:
+        this.death && this.riskSince !== null ? (this.death.atMs - this.riskSince) / 1000 : this.death ? 0 : null,
       movedBeforeDeathBp: this.death?.movedBp ?? null,
       phases: this.phaseDurations(),
       envoy,
@@ -159,7 +160,9 @@ export class Act {
     const now = await this.stage.store.traffic(this.plan.service);
     const movedBp = 5000 - (now?.split.find((s) => s.cell === this.source)?.shareBp ?? 0);
     this.death = { atMs: Date.now(), movedBp };
-    this.tell(`${dead.name} died: ${dead.reason ?? 'its process is gone'}. ${movedBp / 100} % of all traffic had left ${this.source} by then.`);
+    this.tell(
+      `${dead.name} died: ${dead.reason ?? 'its process is gone'}. ${movedBp / 100} % of all traffic had left ${this.source} by then.`,
+    );
   }
 
   private async watchSplit(): Promise<void> {
@@ -170,7 +173,9 @@ export class Act {
     if (last && JSON.stringify(last.shares) === JSON.stringify(shares)) return;
     this.series.split.push({ t: last ? this.t : 0, shares });
     if (!last) return;
-    const words = state.split.map((s) => `${s.cell} ${s.shareBp / 100} %${s.shareBp === 0 && s.coverInstances > 0 ? ' (cover)' : ''}`);
+    const words = state.split.map(
+      (s) => `${s.cell} ${s.shareBp / 100} %${s.shareBp === 0 && s.coverInstances > 0 ? ' (cover)' : ''}`,
+    );
     this.tell(`Split, epoch ${state.epoch}: ${words.join(', ')}.`);
   }
 
@@ -198,7 +203,10 @@ export class Act {
   }
 
   private phaseDurations(): PhaseDuration[] {
-    return this.series.phases.map((p, i) => ({ phase: p.phase, seconds: (this.series.phases[i + 1]?.t ?? this.t) - p.t }));
+    return this.series.phases.map((p, i) => ({
+      phase: p.phase,
+      seconds: (this.series.phases[i + 1]?.t ?? this.t) - p.t,
+    }));
   }
 }
 

@@ -9,7 +9,9 @@ const leakBytesPerSecond = 0.9 * 1024 * 1024;
 const leakToDeathLimitS = 100;
 
 async function baseline(act: Act): Promise<void> {
-  act.tell(`${act.plan.title}. Two cells of two instances each carry half of the load; the first ${baselineS} s are quiet.`);
+  act.tell(
+    `${act.plan.title}. Two cells of two instances each carry half of the load; the first ${baselineS} s are quiet.`,
+  );
   await act.seconds(baselineS);
 }
 
@@ -24,7 +26,11 @@ async function leak(act: Act, stage: Stage, bytesPerSecond: number): Promise<voi
 
 /** Act 1: predicted, prepared, shifted, and when the primary really dies, completed. Returns when the failover is over. */
 export async function leakToDeath(stage: Stage): Promise<ActReport> {
-  const act = await Act.begin(stage, { name: 'leak-to-death', title: 'Act 1: a leak to death, predicted', service: 'orders' });
+  const act = await Act.begin(stage, {
+    name: 'leak-to-death',
+    title: 'Act 1: a leak to death, predicted',
+    service: 'orders',
+  });
   await baseline(act);
   await leak(act, stage, leakBytesPerSecond);
   await act.until('the primary died', leakToDeathLimitS, () => act.primaryDied);
@@ -36,7 +42,11 @@ export async function leakToDeath(stage: Stage): Promise<ActReport> {
 
 /** Act 2: the leak stops, traffic returns, the synthetic cell rests; the next prediction finds it there. */
 export async function leakThatStops(stage: Stage): Promise<ActReport> {
-  const act = await Act.begin(stage, { name: 'leak-that-stops', title: 'Act 2: a leak that stops, twice', service: 'carts' });
+  const act = await Act.begin(stage, {
+    name: 'leak-that-stops',
+    title: 'Act 2: a leak that stops, twice',
+    service: 'carts',
+  });
   await baseline(act);
   await leak(act, stage, leakBytesPerSecond);
   await act.until('the synthetic cell carried traffic', 60, () => act.phase === 'canary' || act.phase === 'shifting');
@@ -46,16 +56,27 @@ export async function leakThatStops(stage: Stage): Promise<ActReport> {
   await leak(act, stage, leakBytesPerSecond);
   await act.until('the next prediction had a synthetic cell armed', 45, () => act.armedAfterS.length >= 2);
   await leak(act, stage, 0);
-  await act.until('the second failover had ended too', 45, () => act.dossiers.length >= 2 && act.dossiers.at(-1)?.outcome != null);
+  await act.until(
+    'the second failover had ended too',
+    45,
+    () => act.dossiers.length >= 2 && act.dossiers.at(-1)?.outcome != null,
+  );
   return act.end(first?.outcome ?? 'no failover', first?.reason ?? 'no failover was started');
 }
 
 /** Act 3: the failure of act 1 with prediction switched off, on the same Envoy with its reactive layer on. */
 export async function leakUnpredicted(stage: Stage): Promise<ActReport> {
-  const act = await Act.begin(stage, { name: 'leak-unpredicted', title: 'Act 3: the same death, unpredicted', service: 'parcels' });
+  const act = await Act.begin(stage, {
+    name: 'leak-unpredicted',
+    title: 'Act 3: the same death, unpredicted',
+    service: 'parcels',
+  });
   await baseline(act);
   await leak(act, stage, leakBytesPerSecond);
   await act.until('the primary died', leakToDeathLimitS, () => act.primaryDied);
   await act.seconds(15);
-  return act.end('primary died', "Prediction is switched off (autonomy: observe): Envoy's health checks, ejection and retries are on their own.");
+  return act.end(
+    'primary died',
+    "Prediction is switched off (autonomy: observe): Envoy's health checks, ejection and retries are on their own.",
+  );
 }

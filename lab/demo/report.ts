@@ -73,12 +73,20 @@ export function reportRows(report: DemoReport): string[][] {
     ['over SLO', ...acts.map((a) => `${a.overSlo} (${share(a.overSlo, a.requests)})`)],
     ['p99', ...acts.map((a) => `${a.p99Ms.toFixed(0)} ms`)],
     ['warning time', ...acts.map((a) => (a.warningS === null ? dash : `${a.warningS.toFixed(1)} s`))],
-    ['moved before death', ...acts.map((a) => (a.movedBeforeDeathBp === null ? dash : `${a.movedBeforeDeathBp / 100} % of all traffic`))],
+    [
+      'moved before death',
+      ...acts.map((a) => (a.movedBeforeDeathBp === null ? dash : `${a.movedBeforeDeathBp / 100} % of all traffic`)),
+    ],
     [
       'armed after',
-      ...acts.map((a) => a.armedAfterS.map((x) => `${x.seconds.toFixed(1)} s${x.reused ? ' (reused)' : ''}`).join(', ') || dash),
+      ...acts.map(
+        (a) => a.armedAfterS.map((x) => `${x.seconds.toFixed(1)} s${x.reused ? ' (reused)' : ''}`).join(', ') || dash,
+      ),
     ],
-    ['time per phase', ...acts.map((a) => a.phases.map((p) => `${p.phase} ${p.seconds.toFixed(1)} s`).join(', ') || dash)],
+    [
+      'time per phase',
+      ...acts.map((a) => a.phases.map((p) => `${p.phase} ${p.seconds.toFixed(1)} s`).join(', ') || dash),
+    ],
   ];
 }
 

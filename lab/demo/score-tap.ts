@@ -9,7 +9,9 @@ export class ScoreTap {
 
   static async open(brokers: string[], topic: string): Promise<ScoreTap> {
     const kafka = new Kafka({ clientId: 'understudy-demo', brokers, logLevel: logLevel.NOTHING });
-    const tap = new ScoreTap(kafka.consumer({ groupId: `understudy-demo-${process.pid}-${Date.now()}`, maxWaitTimeInMs: 200 }));
+    const tap = new ScoreTap(
+      kafka.consumer({ groupId: `understudy-demo-${process.pid}-${Date.now()}`, maxWaitTimeInMs: 200 }),
+    );
     await tap.consumer.connect();
     await tap.consumer.subscribe({ topic, fromBeginning: true });
     await tap.consumer.run({

@@ -1,11 +1,11 @@
 /** The stage of the demo: the whole local stack with its three services applied, and the instruments to watch it. */
+import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { ConfigurationStore } from '../../blueprints/store';
 import { ProcessProvider } from '../../cells/process-provider';
 import { reservePorts } from '../../local/ports';
-import type { ManagedProcess } from '../../local/process';
 import { startStack, type Stack } from '../../local/stack';
-import { startHostAgent } from './host-agent-process';
+import { packageRoot } from '../../package-root';
 import { demoDocuments, type DemoService } from './documents';
 import { ScoreTap } from './score-tap';
 
@@ -37,7 +37,6 @@ export class Stage {
     readonly temporal: Client,
     readonly scores: ScoreTap,
     private readonly ports: ReadonlyMap<string, number>,
-    private readonly hostAgent: ManagedProcess,
     readonly tell: (sentence: string) => void,
   ) {}
 
@@ -46,6 +45,7 @@ export class Stage {
     const withPorts = services.map((s, i) => ({ ...s, port: ports[i] as number }));
     const stack = await startStack({ keep: keep ?? false, ...(progress ? { onProgress: progress } : {}) });
     try {
+      await startHostAgent(stack);
       const store = await ConfigurationStore.connect(stack.settings.postgres.url);
       await store.apply(demoDocuments({ services: withPorts, kafkaBrokers: stack.settings.kafka.brokers }));
       const connection = await Connection.connect({ address: stack.settings.temporal.address });
@@ -56,7 +56,6 @@ export class Stage {
         new Client({ connection, namespace: stack.settings.temporal.namespace }),
         await ScoreTap.open(stack.settings.kafka.brokers, stack.settings.kafka.scoresTopic),
         new Map(withPorts.map((s) => [s.service, s.port])),
-        await startHostAgent(stack),
         tell,
       );
     } catch (error) {
@@ -79,9 +78,15 @@ export class Stage {
         () => false,
       );
       if (ok) return;
-      if (Date.now() > deadline) throw new Error(`Envoy does not serve ${service} at ${this.serviceUrl(service)} after 20 s`);
+      if (Date.now() > deadline)
+        throw new Error(`Envoy does not serve ${service} at ${this.serviceUrl(service)} after 20 s`);
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
+  }
+
+  /** Ends every cell of a service, so that the next act has the machine to itself. */
+  async clear(service: string): Promise<void> {
+    for (const cell of await this.store.cells(service)) await this.provider.destroy(cell.name);
   }
 
   /** POSTs to every instance of a cell. */
@@ -89,7 +94,10 @@ export class Stage {
     const { instances } = await this.provider.observe(cell);
     await Promise.all(
       instances.map(async ({ address, port }) => {
-        const response = await fetch(`http://${address}:${port}${path}`, { method: 'POST', body: JSON.stringify(body) });
+        const response = await fetch(`http://${address}:${port}${path}`, {
+          method: 'POST',
+          body: JSON.stringify(body),
+        });
         if (!response.ok) throw new Error(`${cell} at ${address}:${port} answered ${response.status} to ${path}`);
       }),
     );
@@ -102,7 +110,7 @@ export class Stage {
 
   /** Envoy's own counters of the service's listener and cluster. */
   async envoyCounters(service: string): Promise<EnvoyCounters> {
-    const url = `http://${this.stack.addresses.envoyAdmin}/stats?format=json&filter=%5E(http|cluster)%5C.${service}%5C.`;
+    const url = `http://${this.stack.addresses.envoyAdmin[0]}/stats?format=json&filter=%5E(http|cluster)%5C.${service}%5C.`;
     const { stats } = (await (await fetch(url)).json()) as { stats: { name?: string; value?: number }[] };
     const value = (name: string): number => stats.find((s) => s.name === name)?.value ?? 0;
     return {
@@ -115,8 +123,26 @@ export class Stage {
   async close(): Promise<void> {
     await this.scores.close();
     await this.temporal.connection.close();
-    await this.hostAgent.stop();
     await this.store.close();
     await this.stack.stop();
   }
+}
+
+/** The second producer of telemetry: reads every instance from outside and says it in the project's own format. */
+async function startHostAgent(stack: Stack): Promise<void> {
+  await stack.startAlso({
+    name: 'host-agent',
+    command: process.execPath,
+    args: [
+      join(packageRoot, 'dist', 'lab', 'host-agent.js'),
+      '--kafka',
+      stack.settings.kafka.brokers.join(','),
+      '--state-dir',
+      stack.settings.processProvider.stateDir,
+    ],
+    env: { KAFKAJS_NO_PARTITIONER_WARNING: '1' },
+    logFile: join(stack.dir, 'lab', 'host-agent.log'),
+    ready: (managed) => /"msg":"ready"/.test(managed.output()),
+    restartBackoffMs: { first: 500, last: 5000 },
+  });
 }
