@@ -52,7 +52,7 @@ export class Stage {
       return new Stage(
         stack,
         store,
-        new ProcessProvider(stack.settings.processProvider.stateDir),
+        new ProcessProvider({ stateDir: stack.settings.processProvider.stateDir }),
         new Client({ connection, namespace: stack.settings.temporal.namespace }),
         await ScoreTap.open(stack.settings.kafka.brokers, stack.settings.kafka.scoresTopic),
         new Map(withPorts.map((s) => [s.service, s.port])),
