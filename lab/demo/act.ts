@@ -1,7 +1,7 @@
 /** One act on the stage: two cells under steady load, watched from outside, until its script has run. */
 import type { Client } from '@temporalio/client';
 import { failoverWorkflowId, queryNames, type Dossier, type Phase } from '../../workflows/messages';
-import type { Score } from '../../prediction/contracts';
+import type { RiskEvent, Score } from '../../prediction/contracts';
 import { startDeclaredCell } from '../../cells/source-cells';
 import { OpenLoopLoad, type LoadSecond } from '../load';
 import { demoPaths, demoRatePerSecond, demoSloMs } from './documents';
@@ -53,7 +53,7 @@ export class Act {
 
   /** Starts the service's two cells, waits until Envoy serves them, and begins the load. */
   static async begin(stage: Stage, plan: ActPlan): Promise<Act> {
-    const { policy } = (await stage.store.service(plan.service)).spec;
+    const { policy } = await stage.policyOf(plan.service);
     const cells = [`${plan.service}-a`, `${plan.service}-b`];
     await Promise.all(cells.map((cell) => startDeclaredCell(stage.provider, stage.store, cell)));
     // A synthetic cell preloads from its peers; the first cells of a service have none and load their own data.
@@ -184,13 +184,7 @@ export class Act {
     if (!dossier || Date.parse(dossier.startedAt) < this.begun) return;
     const before = this.seenRuns.get(dossier.runId);
     this.seenRuns.set(dossier.runId, dossier);
-    if (!before) {
-      this.riskSince ??= Date.parse(dossier.firstRisk.at);
-      const { probability, timeToFailureS, drivers } = dossier.firstRisk;
-      const when = timeToFailureS.p50 === null ? '' : `, likely in ${timeToFailureS.p50.toFixed(0)} s`;
-      const why = drivers[0] ? ` Why: ${drivers[0].text}.` : '';
-      this.tell(`${this.source} is predicted to fail: probability ${(100 * probability).toFixed(0)} %${when}.${why}`);
-    }
+    if (!before?.firstRisk && dossier.firstRisk) this.tellPrediction(dossier.firstRisk);
     for (const entry of dossier.entries.slice(before?.entries.length ?? 0)) this.tell(entry.what);
     for (const step of dossier.phaseTimes.slice(before?.phaseTimes.length ?? 0)) {
       const t = (Date.parse(step.at) - this.begun) / 1000;
@@ -200,6 +194,13 @@ export class Act {
         this.armedAfterS.push({ seconds, reused: dossier.entries.some((e) => e.evidence?.['reused'] === true) });
       }
     }
+  }
+
+  private tellPrediction({ at, probability, timeToFailureS, drivers }: RiskEvent): void {
+    this.riskSince ??= Date.parse(at);
+    const when = timeToFailureS.p50 === null ? '' : `, likely in ${timeToFailureS.p50.toFixed(0)} s`;
+    const why = drivers[0] ? ` Why: ${drivers[0].text}.` : '';
+    this.tell(`${this.source} is predicted to fail: probability ${(100 * probability).toFixed(0)} %${when}.${why}`);
   }
 
   private phaseDurations(): PhaseDuration[] {

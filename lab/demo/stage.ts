@@ -1,6 +1,7 @@
 /** The stage of the demo: the whole local stack with its three services applied, and the instruments to watch it. */
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
+import type { Policy } from '../../blueprints/schema';
 import { ConfigurationStore } from '../../blueprints/store';
 import { ProcessProvider } from '../../cells/process-provider';
 import { reservePorts } from '../../local/ports';
@@ -19,7 +20,8 @@ export interface StageOptions {
   /** Told each sentence of the story. */
   tell: (sentence: string) => void;
   progress?: (text: string) => void;
-  keep?: boolean;
+  /** Ends a start that is under way. */
+  signal?: AbortSignal;
 }
 
 /** The services of the three acts. Only the third is observed without being protected. */
@@ -40,10 +42,10 @@ export class Stage {
     readonly tell: (sentence: string) => void,
   ) {}
 
-  static async open({ tell, progress, keep }: StageOptions): Promise<Stage> {
+  static async open({ tell, progress, signal }: StageOptions): Promise<Stage> {
     const ports = await reservePorts(services.length);
     const withPorts = services.map((s, i) => ({ ...s, port: ports[i] as number }));
-    const stack = await startStack({ keep: keep ?? false, ...(progress ? { onProgress: progress } : {}) });
+    const stack = await startStack({ ...(progress && { onProgress: progress }), ...(signal && { signal }) });
     try {
       await startHostAgent(stack);
       const store = await ConfigurationStore.connect(stack.settings.postgres.url);
@@ -62,6 +64,12 @@ export class Stage {
       await stack.stop();
       throw error;
     }
+  }
+
+  async policyOf(service: string): Promise<{ policy: Policy }> {
+    const record = await this.store.service(service);
+    if (!record) throw new Error(`The demo's service ${service} is not in the Configuration Data Store.`);
+    return record.spec;
   }
 
   /** Where callers reach the service: Envoy's listener. */
