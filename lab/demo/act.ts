@@ -6,7 +6,7 @@ import { startDeclaredCell } from '../../cells/source-cells';
 import { OpenLoopLoad, type LoadSecond } from '../load';
 import { demoPaths, demoRatePerSecond, demoSloMs } from './documents';
 import type { ActReport, ActSeries, PhaseDuration } from './report';
-import type { Stage } from './stage';
+import type { EnvoyCounters, Stage } from './stage';
 
 export interface ActPlan {
   name: string;
@@ -38,6 +38,7 @@ export class Act {
     private readonly stage: Stage,
     private readonly thresholds: ActReport['thresholds'],
     private readonly horizonS: number,
+    private readonly envoyBefore: EnvoyCounters,
   ) {
     this.source = `${plan.service}-a`;
     this.load = new OpenLoopLoad({
@@ -60,7 +61,7 @@ export class Act {
     await Promise.all(cells.map((cell) => stage.post(cell, '/admin/preload', {})));
     await stage.envoyServes(plan.service);
     const thresholds = { prepare: policy.prepare.enter, shift: policy.shift.enter };
-    const act = new Act(plan, stage, thresholds, policy.horizonS);
+    const act = new Act(plan, stage, thresholds, policy.horizonS, await stage.envoyCounters(plan.service));
     act.load.start();
     act.timer = setInterval(() => (act.watching = act.watching.then(() => act.watch())), watchEveryMs);
     return act;
@@ -119,6 +120,7 @@ export class Act {
     await this.watch();
     this.stopScores();
     const envoy = await this.stage.envoyCounters(this.plan.service);
+    for (const counter of Object.keys(envoy) as (keyof EnvoyCounters)[]) envoy[counter] -= this.envoyBefore[counter];
     return {
       name: this.plan.name,
       title: this.plan.title,

@@ -24,8 +24,11 @@ async function leak(act: Act, stage: Stage, bytesPerSecond: number): Promise<voi
   );
 }
 
+/** What somebody does while an act is played; the tests kill processes here. */
+export type Meanwhile = (act: Act) => Promise<void>;
+
 /** Act 1: predicted, prepared, shifted, and when the primary really dies, completed. Returns when the failover is over. */
-export async function leakToDeath(stage: Stage): Promise<ActReport> {
+export async function leakToDeath(stage: Stage, meanwhile?: Meanwhile): Promise<ActReport> {
   const act = await Act.begin(stage, {
     name: 'leak-to-death',
     title: 'Act 1: a leak to death, predicted',
@@ -33,8 +36,11 @@ export async function leakToDeath(stage: Stage): Promise<ActReport> {
   });
   await baseline(act);
   await leak(act, stage, leakBytesPerSecond);
-  await act.until('the primary died', leakToDeathLimitS, () => act.primaryDied);
-  await act.until('the failover had an outcome', 30, () => act.dossiers.at(-1)?.outcome != null);
+  const [, died] = await Promise.all([
+    meanwhile?.(act),
+    act.until('the primary died', leakToDeathLimitS, () => act.primaryDied),
+  ]);
+  if (died) await act.until('the failover had an outcome', 30, () => act.dossiers.at(-1)?.outcome != null);
   await act.seconds(5);
   const last = act.dossiers.at(-1);
   return act.end(last?.outcome ?? 'no failover', last?.reason ?? 'no failover was started');
