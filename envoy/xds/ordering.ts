@@ -14,7 +14,8 @@ const namedBy: Partial<Record<ResourceType, ResourceType>> = {
 };
 
 export function mayBeSent(resource: VersionedResource, on: Subscription): boolean {
-  if (resource.type === 'endpoints') return !clusterUnderWay(resource.name, on);
+  // Endpoints never wait for the acknowledgement of their cluster: Envoy sends that only when the cluster is warm, and
+  // warm it gets by its endpoints. On one stream the cluster, sent before, is taken in before them.
   if (resource.type === 'route') return clustersInUse(resource, on);
   return true;
 }
@@ -30,14 +31,6 @@ export function mayBeRemoved(type: ResourceType, name: string, on: Subscription)
     }
   }
   return true;
-}
-
-/** Endpoints follow their cluster: Envoy pauses them while it takes clusters in (envoy#46383). */
-function clusterUnderWay(name: string, on: Subscription): boolean {
-  for (const cluster of on.siblings('cluster')?.inFlight?.items.values() ?? []) {
-    if (cluster && refersTo(cluster, name)) return true;
-  }
-  return false;
 }
 
 /** "Cluster acknowledged before a route names it" (kuma#4556, kgateway#14372), and warmed, which takes its endpoints. */
@@ -62,8 +55,4 @@ function clustersInUse(route: VersionedResource, on: Subscription): boolean {
       return Boolean(endpoints?.hasRejected(assignment)) && !on.holds(route.name);
     });
   });
-}
-
-function refersTo(resource: VersionedResource, name: string): boolean {
-  return resource.references !== 'unknown' && resource.references.some((reference) => reference.name === name);
 }

@@ -5,7 +5,7 @@ import type { Policy } from '../../blueprints/schema';
 import { ConfigurationStore } from '../../blueprints/store';
 import { ProcessProvider } from '../../cells/process-provider';
 import { reservePorts } from '../../local/ports';
-import { startStack, type Stack } from '../../local/stack';
+import { startStack, type Stack, type StackPart } from '../../local/stack';
 import { packageRoot } from '../../package-root';
 import { demoDocuments, type DemoService } from './documents';
 import { ScoreTap } from './score-tap';
@@ -20,6 +20,8 @@ export interface StageOptions {
   /** Told each sentence of the story. */
   tell: (sentence: string) => void;
   progress?: (text: string) => void;
+  /** What to start; all by default. */
+  parts?: readonly StackPart[];
   /** Ends a start that is under way. */
   signal?: AbortSignal;
 }
@@ -42,10 +44,10 @@ export class Stage {
     readonly tell: (sentence: string) => void,
   ) {}
 
-  static async open({ tell, progress, signal }: StageOptions): Promise<Stage> {
+  static async open({ tell, progress, parts, signal }: StageOptions): Promise<Stage> {
     const ports = await reservePorts(services.length);
     const withPorts = services.map((s, i) => ({ ...s, port: ports[i] as number }));
-    const stack = await startStack({ ...(progress && { onProgress: progress }), ...(signal && { signal }) });
+    const stack = await startStack({ ...(parts && { parts }), ...(progress && { onProgress: progress }), ...(signal && { signal }) });
     try {
       await startHostAgent(stack);
       const store = await ConfigurationStore.connect(stack.settings.postgres.url);
