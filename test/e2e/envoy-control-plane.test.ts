@@ -51,9 +51,34 @@ describe('Control plane process', function () {
     idempotencyKey,
   });
 
+  it('lets Envoy wait in vain for nothing while a cell joins a service that serves already', async () => {
+    // Envoy acknowledges a new cluster only once it is warm; whoever waits for that with the endpoints waits 15 s.
+    await store.apply([cellDocument('shop-c', { instances: await upstreams.start('shop-c', 2) })]);
+    const { state } = await store.changeTraffic({
+      ...change(1, 5000, 'with a third cell'),
+      split: [
+        { cell: 'shop-a', shareBp: 5000, coverInstances: 0 },
+        { cell: 'shop-b', shareBp: 4000, coverInstances: 0 },
+        { cell: 'shop-c', shareBp: 1000, coverInstances: 0 },
+      ],
+    });
+    expect(state.epoch).to.equal(2);
+    await waitUntil(
+      async () => {
+        await send(port, 50);
+        return upstreams.ofCell('shop-c') > 0;
+      },
+      { withinMs: 30_000, what: 'the third cell is reached' },
+    );
+    const url = `http://${stack.addresses.envoyAdmin[0]}/stats?format=json&filter=init_fetch_timeout`;
+    const { stats } = (await (await fetch(url)).json()) as { stats: { name: string; value: number }[] };
+    expect(stats).to.have.length.greaterThan(3);
+    expect(stats.filter(({ value }) => value > 0)).to.deep.equal([]);
+  });
+
   it('publishes a service that was applied while it ran, and a split when every proxy has taken it', async () => {
-    const result = await client.applySplit(change(1, 2500, 'first'));
-    expect(result).to.deep.include({ epoch: 2, acknowledged: ['envoy'], refused: [], pending: [], gone: [] });
+    const result = await client.applySplit(change(2, 2500, 'first'));
+    expect(result).to.deep.include({ epoch: 3, acknowledged: ['envoy'], refused: [], pending: [], gone: [] });
     upstreams.hits.clear();
     const answers = await send(port, 1000);
     expect(answers.failed, answers.failures[0]).to.equal(0);
@@ -61,20 +86,20 @@ describe('Control plane process', function () {
   });
 
   it('answers a repeated change as the first time, and leaves the epoch as it was', async () => {
-    expect(await client.applySplit(change(1, 2500, 'first'))).to.deep.include({ epoch: 2 });
-    expect((await client.getTraffic('shop')).epoch).to.equal(2);
+    expect(await client.applySplit(change(2, 2500, 'first'))).to.deep.include({ epoch: 3 });
+    expect((await client.getTraffic('shop')).epoch).to.equal(3);
   });
 
   it('publishes after kill -9 what was committed while it was dead; meanwhile Envoy serves on', async () => {
     await stack.process('control-plane').kill();
-    const committed = await store.changeTraffic(change(2, 7500, 'while dead'));
-    expect(committed.state.epoch).to.equal(3);
+    const committed = await store.changeTraffic(change(3, 7500, 'while dead'));
+    expect(committed.state.epoch).to.equal(4);
     const away = await send(port, 500);
     expect(away.failed, away.failures[0]).to.equal(0);
 
     await stack.start('control-plane');
-    const again = await client.applySplit({ ...change(2, 7500, 'while dead'), waitMs: 10_000 });
-    expect(again).to.deep.include({ epoch: 3, refused: [] });
+    const again = await client.applySplit({ ...change(3, 7500, 'while dead'), waitMs: 10_000 });
+    expect(again).to.deep.include({ epoch: 4, refused: [] });
     await waitUntil(
       async () => {
         upstreams.hits.clear();
@@ -86,7 +111,7 @@ describe('Control plane process', function () {
   });
 
   it('takes a change by another writer from the store by itself', async () => {
-    await store.changeTraffic(change(3, 1000, 'behind its back'));
+    await store.changeTraffic(change(4, 1000, 'behind its back'));
     await waitUntil(
       async () => {
         upstreams.hits.clear();
