@@ -58,7 +58,9 @@ export function record(f: Failover, step: Step, result: StepResult, nowMs: numbe
       const { cell, instances, reused, tookMs } = result.result;
       const how = reused ? 'an idle synthetic cell was taken again' : 'a synthetic cell was made';
       const synthetic = { name: cell, instances, reused, state: 'ready' as const };
-      return note({ ...f, synthetic }, nowMs, `${how}: ${cell}, ${instances} instances, ready after ${tookMs} ms`);
+      return note({ ...f, synthetic }, nowMs, `${how}: ${cell}, ${instances} instances, ready after ${tookMs} ms`, {
+        reused,
+      });
     }
     case 'warmed': {
       const { passed, summary, evidence } = result.result;

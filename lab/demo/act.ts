@@ -113,7 +113,7 @@ export class Act {
 
   /** Ends the load, reads Envoy's counters and closes the books. */
   async end(outcome: string, reason: string): Promise<ActReport> {
-    const { totals, seconds } = await this.load.stop();
+    const { totals, seconds, failures } = await this.load.stop();
     this.series.load.push(...seconds.map((second) => loadSecond(second, this.begun)));
     clearInterval(this.timer);
     await this.watching;
@@ -129,6 +129,7 @@ export class Act {
       reason,
       requests: totals.requests,
       failed: totals.failed,
+      failures,
       overSlo: totals.overSlo,
       p99Ms: totals.p99Ms ?? 0,
       warningS:
@@ -162,9 +163,8 @@ export class Act {
     const now = await this.stage.store.traffic(this.plan.service);
     const movedBp = 5000 - (now?.split.find((s) => s.cell === this.source)?.shareBp ?? 0);
     this.death = { atMs: Date.now(), movedBp };
-    this.tell(
-      `${dead.name} died: ${dead.reason ?? 'its process is gone'}. ${movedBp / 100} % of all traffic had left ${this.source} by then.`,
-    );
+    const how = dead.reason?.split(';')[0] ?? 'its process is gone';
+    this.tell(`${dead.name} died (${how}). ${movedBp / 100} % of all traffic had left ${this.source} by then.`);
   }
 
   private async watchSplit(): Promise<void> {

@@ -20,7 +20,7 @@ async function leak(act: Act, stage: Stage, bytesPerSecond: number): Promise<voi
   act.tell(
     bytesPerSecond > 0
       ? `${act.source} begins to leak ${(bytesPerSecond / 1024 / 1024).toFixed(1)} MiB a second in each instance (limit ${demoMemoryLimitMib} MiB).`
-      : `The leak in ${act.source} stops.`,
+      : `The leak in ${act.source} stops, and what had leaked is let go.`,
   );
 }
 

@@ -34,6 +34,8 @@ export interface ActReport {
   reason: string;
   requests: number;
   failed: number;
+  /** The failed ones by what callers saw: `HTTP 503`, `timeout`, `ECONNRESET`. */
+  failures: Record<string, number>;
   overSlo: number;
   p99Ms: number;
   /** Seconds from the first risk signal to the first death in the source cell; null if nothing died. */

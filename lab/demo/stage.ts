@@ -7,6 +7,7 @@ import { ProcessProvider } from '../../cells/process-provider';
 import { reservePorts } from '../../local/ports';
 import { startStack, type Stack, type StackPart } from '../../local/stack';
 import { packageRoot } from '../../package-root';
+import { failoverWorkflowId, signalNames, type Override } from '../../workflows/messages';
 import { demoDocuments, type DemoService } from './documents';
 import { ScoreTap } from './score-tap';
 
@@ -47,7 +48,11 @@ export class Stage {
   static async open({ tell, progress, parts, signal }: StageOptions): Promise<Stage> {
     const ports = await reservePorts(services.length);
     const withPorts = services.map((s, i) => ({ ...s, port: ports[i] as number }));
-    const stack = await startStack({ ...(parts && { parts }), ...(progress && { onProgress: progress }), ...(signal && { signal }) });
+    const stack = await startStack({
+      ...(parts && { parts }),
+      ...(progress && { onProgress: progress }),
+      ...(signal && { signal }),
+    });
     try {
       await startHostAgent(stack);
       const store = await ConfigurationStore.connect(stack.settings.postgres.url);
@@ -113,9 +118,14 @@ export class Stage {
     );
   }
 
-  /** Switches the leak in every instance of a cell; 0 stops it. */
+  /** Switches the leak in every instance of a cell; 0 stops it and lets go of what had leaked. */
   async setLeak(cell: string, bytesPerSecond: number): Promise<void> {
-    await this.post(cell, '/admin/leak', { bytesPerSecond, shape: 'steady' });
+    await this.post(cell, '/admin/leak', { bytesPerSecond, shape: 'steady', release: bytesPerSecond === 0 });
+  }
+
+  /** What a person would send from the Temporal UI or by `understudy override`. */
+  async override(service: string, cell: string, order: Override): Promise<void> {
+    await this.temporal.workflow.getHandle(failoverWorkflowId(service, cell)).signal(signalNames.override, order);
   }
 
   /** Envoy's own counters of the service's listener and cluster. */
@@ -124,7 +134,7 @@ export class Stage {
     const { stats } = (await (await fetch(url)).json()) as { stats: { name?: string; value?: number }[] };
     const value = (name: string): number => stats.find((s) => s.name === name)?.value ?? 0;
     return {
-      requests: value(`http.${service}.downstream_rq_completed`),
+      requests: value(`http.${service}.downstream_rq_total`),
       responses5xx: value(`http.${service}.downstream_rq_5xx`),
       retries: value(`cluster.${service}.upstream_rq_retry`),
     };
