@@ -39,6 +39,7 @@ export class Act {
     private readonly thresholds: ActReport['thresholds'],
     private readonly horizonS: number,
     private readonly envoyBefore: EnvoyCounters,
+    private readonly sourcePids: readonly number[],
   ) {
     this.source = `${plan.service}-a`;
     this.load = new OpenLoopLoad({
@@ -60,8 +61,10 @@ export class Act {
     // A synthetic cell preloads from its peers; the first cells of a service have none and load their own data.
     await Promise.all(cells.map((cell) => stage.post(cell, '/admin/preload', {})));
     await stage.envoyServes(plan.service);
+    const { instances } = await stage.provider.observe(`${plan.service}-a`);
+    const pids = instances.flatMap(({ pid }) => pid ?? []);
     const thresholds = { prepare: policy.prepare.enter, shift: policy.shift.enter };
-    const act = new Act(plan, stage, thresholds, policy.horizonS, await stage.envoyCounters(plan.service));
+    const act = new Act(plan, stage, thresholds, policy.horizonS, await stage.envoyCounters(plan.service), pids);
     act.load.start();
     act.timer = setInterval(() => (act.watching = act.watching.then(() => act.watch())), watchEveryMs);
     return act;
@@ -155,16 +158,20 @@ export class Act {
     await Promise.all([this.watchDeath(), this.watchFailover(), this.watchSplit()]);
   }
 
+  /** Death is a process that is gone; an instance that only answers slowly is not dead. */
   private async watchDeath(): Promise<void> {
-    if (this.death) return;
-    const observed = await this.stage.provider.observe(this.source);
-    const dead = observed.instances.find((i) => i.phase === 'failed' || i.phase === 'absent');
-    if (!dead) return;
-    const now = await this.stage.store.traffic(this.plan.service);
+    if (this.death || this.sourcePids.every(isAlive)) return;
+    const [now, observed] = await Promise.all([
+      this.stage.store.traffic(this.plan.service),
+      this.stage.provider.observe(this.source),
+    ]);
     const movedBp = 5000 - (now?.split.find((s) => s.cell === this.source)?.shareBp ?? 0);
     this.death = { atMs: Date.now(), movedBp };
-    const how = dead.reason?.split(';')[0] ?? 'its process is gone';
-    this.tell(`${dead.name} died (${how}). ${movedBp / 100} % of all traffic had left ${this.source} by then.`);
+    const dead = observed.instances.find((i) => i.phase === 'failed');
+    const how = dead?.reason?.split(';')[0] ?? 'its process is gone';
+    this.tell(
+      `${dead?.name ?? this.source} died (${how}). ${movedBp / 100} % of all traffic had left ${this.source} by then.`,
+    );
   }
 
   private async watchSplit(): Promise<void> {
@@ -210,6 +217,14 @@ export class Act {
       phase: p.phase,
       seconds: (this.series.phases[i + 1]?.t ?? this.t) - p.t,
     }));
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
   }
 }
 

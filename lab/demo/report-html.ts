@@ -82,7 +82,7 @@ function bands(act) {
     const x = u.valToPos(death.t, 'x', true), ctx = u.ctx;
     ctx.save(); ctx.strokeStyle = '#111'; ctx.setLineDash([6, 4]); ctx.beginPath();
     ctx.moveTo(x, u.bbox.top); ctx.lineTo(x, u.bbox.top + u.bbox.height); ctx.stroke();
-    ctx.fillStyle = '#111'; ctx.font = (11 * devicePixelRatio) + 'px system-ui'; ctx.fillText('first death', x + 4, u.bbox.top + 14 * devicePixelRatio);
+    ctx.fillStyle = '#111'; ctx.textAlign = 'left'; ctx.textBaseline = 'alphabetic'; ctx.font = (11 * devicePixelRatio) + 'px system-ui'; ctx.fillText('first death', x + 4, u.bbox.top + 14 * devicePixelRatio);
     ctx.restore();
   }] } };
 }
