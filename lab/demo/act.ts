@@ -66,7 +66,9 @@ export class Act {
     const thresholds = { prepare: policy.prepare.enter, shift: policy.shift.enter };
     const act = new Act(plan, stage, thresholds, policy.horizonS, await stage.envoyCounters(plan.service), pids);
     act.load.start();
-    act.timer = setInterval(() => (act.watching = act.watching.then(() => act.watch())), watchEveryMs);
+    act.timer = setInterval(() => {
+      act.watching = act.watching.then(() => act.watch());
+    }, watchEveryMs);
     return act;
   }
 
@@ -82,6 +84,11 @@ export class Act {
   /** Failovers of the source so far in this act, oldest first. */
   get dossiers(): Dossier[] {
     return [...this.seenRuns.values()];
+  }
+
+  /** Whether the newest failover has come to its outcome. */
+  get hasOutcome(): boolean {
+    return (this.dossiers.at(-1)?.outcome ?? null) !== null;
   }
 
   get phase(): Phase | null {

@@ -40,7 +40,7 @@ export async function leakToDeath(stage: Stage, meanwhile?: Meanwhile): Promise<
     meanwhile?.(act),
     act.until('the primary died', leakToDeathLimitS, () => act.primaryDied),
   ]);
-  if (died) await act.until('the failover had an outcome', 30, () => act.dossiers.at(-1)?.outcome != null);
+  if (died) await act.until('the failover had an outcome', 30, () => act.hasOutcome);
   await act.seconds(5);
   const last = act.dossiers.at(-1);
   return act.end(last?.outcome ?? 'no failover', last?.reason ?? 'no failover was started');
@@ -57,16 +57,12 @@ export async function leakThatStops(stage: Stage): Promise<ActReport> {
   await leak(act, stage, leakBytesPerSecond);
   await act.until('the synthetic cell carried traffic', 60, () => act.phase === 'canary' || act.phase === 'shifting');
   await leak(act, stage, 0);
-  await act.until('traffic was back and the synthetic cell idle', 60, () => act.dossiers.at(-1)?.outcome != null);
+  await act.until('traffic was back and the synthetic cell idle', 60, () => act.hasOutcome);
   const first = act.dossiers.at(-1);
   await leak(act, stage, leakBytesPerSecond);
   await act.until('the next prediction had a synthetic cell armed', 45, () => act.armedAfterS.length >= 2);
   await leak(act, stage, 0);
-  await act.until(
-    'the second failover had ended too',
-    45,
-    () => act.dossiers.length >= 2 && act.dossiers.at(-1)?.outcome != null,
-  );
+  await act.until('the second failover had ended too', 45, () => act.dossiers.length >= 2 && act.hasOutcome);
   return act.end(first?.outcome ?? 'no failover', first?.reason ?? 'no failover was started');
 }
 
