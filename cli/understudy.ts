@@ -6,11 +6,12 @@ import { Command } from 'commander';
 import { packageRoot } from '../package-root';
 import { applyCommand } from './apply';
 import { failoverCommand, overrideCommand } from './failover';
+import { labCommand } from './lab';
 import { setupCommand, upCommand } from './up';
 
 const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
 
-const commands: (() => Command)[] = [setupCommand, upCommand, applyCommand, failoverCommand, overrideCommand];
+const commands: (() => Command)[] = [setupCommand, upCommand, applyCommand, failoverCommand, overrideCommand, labCommand];
 
 async function main(): Promise<void> {
   const program = new Command('understudy')

@@ -11,10 +11,12 @@ import { pino, type Logger } from 'pino';
 import { FailureMapping } from '../activities/errors';
 import { createActivities } from '../activities/failover-activities';
 import { failoversUnderWay } from '../activities/failovers-under-way';
+import type { Ports } from '../activities/ports';
 import { loadSettings, type Settings } from '../blueprints/settings';
 import { ConfigurationStore } from '../blueprints/store';
 import { SyntheticCellManager } from '../cells/manager';
 import { ProcessProvider } from '../cells/process-provider';
+import { startRetirementLoop, type RetiredCell } from '../cells/retire-idle';
 import { TrafficClient } from '../envoy/traffic-client';
 
 /** After a worker's death its cached runs are offered to others once this has passed; it is part of the time to recover. */
@@ -40,14 +42,17 @@ async function main(): Promise<void> {
   const { address, namespace } = settings.temporal;
   const connection = await untilThere(`Temporal at ${address}`, log, () => NativeConnection.connect({ address }));
   const traffic = new TrafficClient(settings.controlPlane.trafficAddress);
+  const manager = new SyntheticCellManager(store, new ProcessProvider(settings.processProvider));
   const worker = await untilThere(`namespace ${namespace}`, log, () =>
-    createWorker(settings, connection, store, traffic),
+    createWorker(settings, connection, { store, traffic, cells: manager }),
   );
+  const retirement = startRetirementLoop(store, manager, (retired) => sayRetired(log, retired));
 
   stop = () => worker.shutdown();
   const running = worker.run();
   log.info({ startUpMs: Date.now() - startedMs, taskQueue: settings.temporal.failoverTaskQueue }, 'ready');
   await running;
+  await retirement.stop();
   traffic.close();
   await connection.close();
   await store.close();
@@ -57,18 +62,11 @@ async function main(): Promise<void> {
 async function createWorker(
   settings: Settings,
   connection: NativeConnection,
-  store: ConfigurationStore,
-  traffic: TrafficClient,
+  has: Omit<Ports, 'failovers'>,
 ): Promise<Worker> {
   const { namespace, failoverTaskQueue } = settings.temporal;
   const client = new Client({ connection, namespace });
-  const provider = new ProcessProvider(settings.processProvider);
-  const ports = {
-    store,
-    traffic,
-    cells: new SyntheticCellManager(store, provider),
-    failovers: failoversUnderWay(client),
-  };
+  const ports: Ports = { ...has, failovers: failoversUnderWay(client) };
   return Worker.create({
     connection,
     namespace,
@@ -85,6 +83,15 @@ async function createWorker(
     maxCachedWorkflows: 200,
     workflowThreadPoolSize: 1,
   });
+}
+
+/** What the scale-down policy took away, and what resisted it. */
+function sayRetired(log: Logger, retired: RetiredCell[] | Error): void {
+  if (retired instanceof Error) return log.warn(`idle cells were not looked at: ${retired.message}`);
+  for (const { cell, idleForS, error } of retired) {
+    if (error) log.warn({ cell }, `idle cell ${cell} could not be retired: ${error.message}`);
+    else log.info({ cell, idleForS }, `idle cell ${cell} was retired after ${Math.round(idleForS)} s`);
+  }
 }
 
 /** The SDK's log lines through ours, so that stdout stays one JSON object a line. */
