@@ -16,6 +16,8 @@ export interface WarmUpFindings {
   reasons: string[];
   entries: number;
   connections: number;
+  /** Latencies beside those of the service's other cells, side by side; null without a probe or an answer. */
+  probe: { p95Ms: number | null; peersP95Ms: number | null } | null;
 }
 
 /** The Synthetic Cell Manager. */

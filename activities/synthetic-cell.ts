@@ -36,7 +36,13 @@ export function syntheticCells({ store, traffic, cells }: Ports): SyntheticCellA
         throw new RefusedError(`synthetic cell ${request.syntheticCell} is not held by ${request.failover} any more`);
       const startedMs = Date.now();
       const found = await beating((beat, signal) => cells.warm(cell, beat, signal));
-      const figures = `${found.entries} entries preloaded, ${found.connections} connections opened`;
+      const { entries, connections, probe } = found;
+      const latency =
+        probe === null || probe.p95Ms === null
+          ? ''
+          : `, p95 ${probe.p95Ms.toFixed(0)} ms` +
+            (probe.peersP95Ms === null ? '' : ` against its peers' ${probe.peersP95Ms.toFixed(0)} ms`);
+      const figures = `${entries} entries preloaded, ${connections} connections opened${latency}`;
       return {
         passed: found.warm,
         summary: found.warm ? figures : found.reasons.join('; '),
