@@ -1,6 +1,6 @@
 /**
  * Turns a recording into what a trainer reads: a float32 matrix of features, computed by the extractor that also serves,
- * and beside it labels and episodes. Run as `node dist/models/training/export-rows.js --recording DIR --out DIR`.
+ * and beside it labels and episodes. Run as `node dist/models/training/export-rows.js --recording DIR[,DIR...] --out DIR`.
  */
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -20,6 +20,9 @@ import { labelOf } from './labels';
 const variants = ['plain', 'shifted', 'sparse'] as const;
 type Variant = (typeof variants)[number];
 const droppedShare = 0.2;
+
+/** Episodes are numbered within their recording; over all of them by this many apart. A multiple of four keeps the split. */
+const episodesPerRecording = 10_000;
 
 function replayed(samples: readonly Sample[], variant: Variant, stepMs: number, seed: number): Sample[] {
   if (variant === 'plain') return [...samples];
@@ -47,14 +50,19 @@ async function samplesByCell(dir: string): Promise<Map<string, Sample[]>> {
 
 async function main(): Promise<void> {
   const flags = readFlags({ recording: 'string', out: 'string', 'step-ms': 'string' });
-  if (!flags.recording || !flags.out) throw new Error('--recording DIR and --out DIR are needed.');
+  if (!flags.recording || !flags.out) throw new Error('--recording DIR[,DIR...] and --out DIR are needed.');
   const stepMs = numberFlag('step-ms', flags['step-ms'], 1000);
-  const episodes = readEpisodes(flags.recording);
-  const incidents = readIncidents(flags.recording);
-  const byCell = await samplesByCell(flags.recording);
+  const recordings = flags.recording.split(',');
+  const episodes = recordings.flatMap((dir, index) =>
+    readEpisodes(dir).map((episode) => ({ ...episode, number: index * episodesPerRecording + episode.plan.number })),
+  );
+  const incidents = recordings.flatMap(readIncidents);
+  const byCell = new Map<string, Sample[]>();
+  for (const dir of recordings) for (const [cell, samples] of await samplesByCell(dir)) byCell.set(cell, samples);
   const rows: ExportedRows = { features: [], labels: [] };
   for (const episode of episodes) {
-    const { cell, number, seed } = episode.plan;
+    const { number } = episode;
+    const { cell, seed } = episode.plan;
     const own = incidents.filter((i) => i.cell === cell);
     const startedMs = Date.parse(episode.load_started);
     for (const [index, variant] of variants.entries()) {
@@ -75,8 +83,10 @@ async function main(): Promise<void> {
   writeFileSync(join(flags.out, 'features.f32'), matrix);
   writeFileSync(join(flags.out, 'labels.f64'), Float64Array.from(rows.labels));
   const data = createHash('sha256');
-  for (const file of ['telemetry.ndjson.gz', 'incidents.ndjson', 'episodes.ndjson']) {
-    data.update(readFileSync(join(flags.recording, file)));
+  for (const dir of recordings) {
+    for (const file of ['telemetry.ndjson.gz', 'incidents.ndjson', 'episodes.ndjson']) {
+      data.update(readFileSync(join(dir, file)));
+    }
   }
   const description = {
     rows: rows.features.length,
@@ -86,7 +96,7 @@ async function main(): Promise<void> {
     variants,
     dataSha256: data.digest('hex'),
     episodes: episodes.map((e) => ({
-      number: e.plan.number,
+      number: e.number,
       kind: e.plan.kind,
       cell: e.plan.cell,
       started: e.load_started,

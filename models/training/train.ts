@@ -1,9 +1,9 @@
 /**
- * `npm run train`: features from the committed recording, boosters in Python, and a check that ONNX Runtime here says what
+ * `npm run train`: features from the committed recordings, boosters in Python, and a check that ONNX Runtime here says what
  * Python said. The Python environment is made on first use under .parts/.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { readFlags } from '../../lab/arguments';
 import { packageRoot } from '../../package-root';
@@ -30,9 +30,16 @@ function pythonWithRequirements(): string {
   return python;
 }
 
+function committedRecordings(): string[] {
+  const dir = join(packageRoot, 'models', 'recordings');
+  return readdirSync(dir)
+    .sort()
+    .map((name) => join(dir, name));
+}
+
 async function main(): Promise<void> {
   const flags = readFlags({ recording: 'string', rows: 'string', out: 'string' });
-  const recording = flags.recording ?? join(packageRoot, 'models', 'recordings', 'lab-1');
+  const recording = flags.recording ?? committedRecordings().join(',');
   const rows = flags.rows ?? join(packageRoot, '.parts', 'training-rows');
   const out = flags.out ?? join(packageRoot, 'models');
   run(process.execPath, [
