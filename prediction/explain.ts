@@ -7,6 +7,9 @@ import { metrics, type MetricName } from './metrics';
 
 const mostDrivers = 4;
 
+/** A level that differs from the usual one by this share is told with it. */
+const noticeable = 0.2;
+
 /**
  * Shapley values of all features, summed per metric, in log-odds of the failure probability. The hazards' log-odds add
  * up to it with weight h_k / F: the derivative of log-odds of F = 1 - prod(1 - h) by the log-odds of h_k.
@@ -59,17 +62,20 @@ export function sentence(metric: MetricName, figures: MetricFigures | undefined,
   const perSecond = (figures.slope * 1000) / stepMs;
   const parts: string[] = [];
   const isShare = figures.limit === figures.limit && figures.limit !== 1;
+  const level = Number.isNaN(figures.recent) ? figures.value : figures.recent;
   parts.push(
     isShare
       ? `${label} ${percent(figures.value / figures.limit)} of limit`
-      : `${label} ${quantity(figures.value, unit, metric)}`,
+      : `${label} ${quantity(level, unit, metric)}`,
   );
   const relativeTo = figures.limit === figures.limit ? figures.limit : Math.abs(figures.baseline);
   const rate = perSecond / relativeTo;
   if (Math.abs(rate) >= 0.001) parts.push(`${rate > 0 ? 'rising' : 'falling'} ${percent(Math.abs(rate))} a second`);
   const secondsLeft = (figures.stepsToLimit * stepMs) / 1000;
   if (isShare && secondsLeft < 86_400 && rate > 0.0001) parts.push(`limit in ${duration(secondsLeft)}`);
-  if (!isShare && Math.abs(figures.z) >= 3) parts.push(`usually ${quantity(figures.baseline, unit, metric)}`);
+  const isUnusual =
+    Math.abs(level - figures.baseline) >= noticeable * Math.max(Math.abs(level), Math.abs(figures.baseline));
+  if (!isShare && isUnusual) parts.push(`usually ${quantity(figures.baseline, unit, metric)}`);
   return parts.join(', ');
 }
 

@@ -22,6 +22,8 @@ export interface TickInfo {
 /** The figures behind a sentence about one metric of one cell. NaN where unknown. */
 export interface MetricFigures {
   value: number;
+  /** Mean of the last 10 steps: what a metric that jumps about is at. NaN while there are too few. */
+  recent: number;
   limit: number;
   /** Per step, over the last 30 steps. */
   slope: number;
@@ -112,6 +114,7 @@ export class FeatureExtractor {
     const { slope } = track.trend.mid;
     return {
       value: track.last,
+      recent: track.trend.short.mean,
       limit: track.limit,
       slope,
       stepsToLimit: stepsToLimit(track, this.spec.constants.maxStepsToLimit ?? Infinity),

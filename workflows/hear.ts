@@ -62,6 +62,9 @@ function whatIsWrongWith(message: unknown, f: Failover): string | null {
 
 function asSentence(event: RiskEvent): string {
   const chance = `failure within ${event.horizonS} s with probability ${event.probability.toFixed(2)}`;
-  const reasons = (event.drivers ?? []).slice(0, 3).map((d) => d.text);
+  const reasons = (event.drivers ?? [])
+    .filter((d) => d.direction === 'up')
+    .slice(0, 3)
+    .map((d) => d.text);
   return reasons.length > 0 ? `${chance} (${reasons.join('; ')})` : chance;
 }

@@ -55,13 +55,16 @@ export async function leakThatStops(stage: Stage): Promise<ActReport> {
   });
   await baseline(act);
   await leak(act, stage, leakBytesPerSecond);
-  await act.until('the synthetic cell carried traffic', 60, () => act.phase === 'canary' || act.phase === 'shifting');
+  await act.until('the synthetic cell carried more than its canary share', 60, () => act.phase === 'shifting');
   await leak(act, stage, 0);
   await act.until('traffic was back and the synthetic cell idle', 60, () => act.hasOutcome);
   const first = act.dossiers.at(-1);
   await leak(act, stage, leakBytesPerSecond);
   await act.until('the next prediction had a synthetic cell armed', 45, () => act.armedAfterS.length >= 2);
   await leak(act, stage, 0);
+  const order = { action: 'drain', by: 'operator', reason: 'the leaking release was rolled back' } as const;
+  act.tell(`A person steps in: override ${order.action} by ${order.by}, because ${order.reason}.`);
+  await stage.override(act.plan.service, act.source, order);
   await act.until('the second failover had ended too', 45, () => act.dossiers.length >= 2 && act.hasOutcome);
   return act.end(first?.outcome ?? 'no failover', first?.reason ?? 'no failover was started');
 }
