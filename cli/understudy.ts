@@ -11,7 +11,14 @@ import { setupCommand, upCommand } from './up';
 
 const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
 
-const commands: (() => Command)[] = [setupCommand, upCommand, applyCommand, failoverCommand, overrideCommand, labCommand];
+const commands: (() => Command)[] = [
+  setupCommand,
+  upCommand,
+  applyCommand,
+  failoverCommand,
+  overrideCommand,
+  labCommand,
+];
 
 async function main(): Promise<void> {
   const program = new Command('understudy')

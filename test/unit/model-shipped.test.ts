@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync, readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { largestGoldenDifference } from '../../models/golden';
 import { readEpisodes, readIncidents, readSamples } from '../../lab/recording';
 import { labelOf } from '../../models/training/labels';
@@ -9,7 +9,9 @@ import { packageRoot } from '../../package-root';
 import { featureNames, featureSpecHash } from '../../prediction/feature-spec';
 
 const models = join(packageRoot, 'models');
-const recording = join(models, 'recordings', 'lab-1');
+const recordings = readdirSync(join(models, 'recordings'))
+  .sort()
+  .map((name) => join(models, 'recordings', name));
 const sha256 = (...files: string[]): string => {
   const hash = createHash('sha256');
   for (const file of files) hash.update(readFileSync(file));
@@ -37,8 +39,10 @@ describe('The shipped model', () => {
     }
   });
 
-  it('was trained on the committed recording and on the features computed today', () => {
-    const files = ['telemetry.ndjson.gz', 'incidents.ndjson', 'episodes.ndjson'].map((name) => join(recording, name));
+  it('was trained on the committed recordings and on the features computed today', () => {
+    const files = recordings.flatMap((dir) =>
+      ['telemetry.ndjson.gz', 'incidents.ndjson', 'episodes.ndjson'].map((name) => join(dir, name)),
+    );
     expect(sha256(...files)).to.equal(manifest.dataSha256);
     expect(manifest.featureSpecSha256).to.equal(featureSpecHash);
     expect(manifest.featureNames).to.deep.equal([...featureNames]);
@@ -56,27 +60,29 @@ describe('The shipped model', () => {
   });
 });
 
-describe('The training recording', () => {
-  it('holds telemetry of every episode it describes', async () => {
-    const cells = new Set<string>();
-    for await (const sample of readSamples(recording)) cells.add(sample.cell);
-    expect([...cells].sort()).to.deep.equal(
-      readEpisodes(recording)
-        .map((e) => e.plan.cell)
-        .sort(),
-    );
-  });
+for (const recording of recordings) {
+  describe(`The training recording ${basename(recording)}`, () => {
+    it('holds telemetry of every episode it describes', async () => {
+      const cells = new Set<string>();
+      for await (const sample of readSamples(recording)) cells.add(sample.cell);
+      expect([...cells].sort()).to.deep.equal(
+        readEpisodes(recording)
+          .map((e) => e.plan.cell)
+          .sort(),
+      );
+    });
 
-  it('labels no row before the fault as failing, and every row before its onset with the time that is left', () => {
-    const episodes = readEpisodes(recording);
-    for (const incident of readIncidents(recording).filter((i) => i.predictable)) {
-      const episode = episodes.find((e) => e.plan.cell === incident.cell);
-      if (!episode) throw new Error(`${incident.cell} has an incident but no description`);
-      const onset = Date.parse(incident.onset);
-      const before = labelOf(Date.parse(incident.fault_start) - 1000, episode, [incident], 1000);
-      expect(before?.stepsToFailure).to.be.NaN;
-      expect(labelOf(onset - 1000, episode, [incident], 1000)?.stepsToFailure).to.equal(1);
-      expect(labelOf(onset, episode, [incident], 1000)).to.equal(undefined);
-    }
+    it('labels no row before the fault as failing, and every row before its onset with the time that is left', () => {
+      const episodes = readEpisodes(recording);
+      for (const incident of readIncidents(recording).filter((i) => i.predictable)) {
+        const episode = episodes.find((e) => e.plan.cell === incident.cell);
+        if (!episode) throw new Error(`${incident.cell} has an incident but no description`);
+        const onset = Date.parse(incident.onset);
+        const before = labelOf(Date.parse(incident.fault_start) - 1000, episode, [incident], 1000);
+        expect(before?.stepsToFailure).to.be.NaN;
+        expect(labelOf(onset - 1000, episode, [incident], 1000)?.stepsToFailure).to.equal(1);
+        expect(labelOf(onset, episode, [incident], 1000)).to.equal(undefined);
+      }
+    });
   });
-});
+}
