@@ -33,6 +33,8 @@ export class TemporalNotifier implements RiskNotifier {
       workflowId,
       taskQueue: this.taskQueue,
       args: [input],
+      staticSummary: `${service} / ${cell}: predicted to fail`,
+      priority: { priorityKey: 1 },
       signal: signalNames.riskChanged,
       signalArgs: [event],
     });
