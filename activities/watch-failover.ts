@@ -14,6 +14,10 @@ const probeTimeoutMs = 1000;
 const failuresThatCount = 3;
 const successesThatCount = 2;
 const instancesReadEveryMs = 2000;
+const beatEveryMs = 1000;
+const trafficTimeoutMs = 1500;
+/** Load reports come every second and tell of the second before. */
+const answersCountForMs = 1500;
 
 export function watching({ store, traffic }: Ports): Pick<FailoverActivities, 'watchFailover'> {
   return {
@@ -26,45 +30,85 @@ export function watching({ store, traffic }: Ports): Pick<FailoverActivities, 'w
       const everyMs = Math.min(500, Math.max(200, request.healthCheckIntervalMs / 3));
       const source = new SourceHealth(request.known);
       const judge = request.judge && new Judge(request.judge);
-      let instances: Instance[] = [];
+      // Null until they have been read once: instances that nobody could look up are unknown, not dead.
+      let instances: Instance[] | null = null;
       let instancesReadMs = 0;
       let view: TrafficView | null = null;
-
-      for (;;) {
-        const nowMs = Date.now();
-        const elapsedMs = nowMs - startedMs;
-        if (nowMs - instancesReadMs >= instancesReadEveryMs) {
-          // A store that is away for a moment does not make the source's instances unknown.
-          instances = (await store.cell(request.cell).catch(() => null))?.instances ?? instances;
-          instancesReadMs = nowMs;
+      const answered = new Answered();
+      const look = { elapsedMs: before };
+      // By timer: peers that hang must not make this look dead. Every wait below has its own deadline.
+      const beat = setInterval(() => context.heartbeat(look), beatEveryMs);
+      try {
+        for (;;) {
+          const nowMs = Date.now();
+          const elapsedMs = (look.elapsedMs = nowMs - startedMs);
+          if (nowMs - instancesReadMs >= instancesReadEveryMs) {
+            // A store that is away for a moment does not make the source's instances unknown.
+            instances = (await within(instancesReadEveryMs, store.cell(request.cell)))?.instances ?? instances;
+            instancesReadMs = nowMs;
+          }
+          const healthy = await Promise.all((instances ?? []).map((i) => answers(i, request.healthCheckPath)));
+          const fresh = await within(trafficTimeoutMs, traffic.getTraffic(request.service));
+          view = fresh ?? view;
+          if (fresh) answered.note(totalsOf(fresh, request.cell), Date.now());
+          if (instances) source.round(instances, healthy);
+          const state = answered.contradicts(source.state(), Date.now()) ? request.known : source.state();
+          const verdict = view && judge ? judge.look(totalsOf(view, cellJudged(request)), elapsedMs) : null;
+          const isDue = elapsedMs >= request.forMs;
+          const hasTurned = state !== request.known;
+          if (view && (verdict || hasTurned || isDue)) {
+            return {
+              ended: hasTurned ? 'source' : verdict ? 'verdict' : 'due',
+              source: state,
+              healthyInstances: healthy.filter(Boolean).length,
+              instances: instances?.length ?? 0,
+              verdict,
+              judged: judge?.seen ?? null,
+              sourceBp: shareOf(view, request.cell),
+              syntheticBp: shareOf(view, request.syntheticCell),
+              capacityBp: capacityBp(view, requestsPerSecond),
+              epoch: view.epoch,
+              totals: { source: totalsOf(view, request.cell), synthetic: totalsOf(view, request.syntheticCell) },
+              rates: rates(view),
+            };
+          }
+          await context.sleep(Math.max(1, Math.min(everyMs, view ? request.forMs - elapsedMs : everyMs)));
         }
-        const healthy = await Promise.all(instances.map((i) => answers(i, request.healthCheckPath)));
-        view = (await traffic.getTraffic(request.service).catch(() => null)) ?? view;
-        source.round(instances, healthy);
-        const verdict = view && judge ? judge.look(totalsOf(view, cellJudged(request)), elapsedMs) : null;
-        const isDue = elapsedMs >= request.forMs;
-        const hasTurned = source.state() !== request.known;
-        if (view && (verdict || hasTurned || isDue)) {
-          return {
-            ended: hasTurned ? 'source' : verdict ? 'verdict' : 'due',
-            source: source.state(),
-            healthyInstances: healthy.filter(Boolean).length,
-            instances: instances.length,
-            verdict,
-            judged: judge?.seen ?? null,
-            sourceBp: shareOf(view, request.cell),
-            syntheticBp: shareOf(view, request.syntheticCell),
-            capacityBp: capacityBp(view, requestsPerSecond),
-            epoch: view.epoch,
-            totals: { source: totalsOf(view, request.cell), synthetic: totalsOf(view, request.syntheticCell) },
-            rates: rates(view),
-          };
-        }
-        context.heartbeat({ elapsedMs });
-        await context.sleep(Math.max(1, Math.min(everyMs, view ? request.forMs - elapsedMs : everyMs)));
+      } finally {
+        clearInterval(beat);
       }
     },
   };
+}
+
+/**
+ * Whether callers are still being answered by the source, by load reports. Probes that fail while answers go on say
+ * something about the prober (a starved machine), not about the source.
+ */
+export class Answered {
+  private successes: number | null = null;
+  private lastMs = Number.NEGATIVE_INFINITY;
+
+  note({ requests, errors }: Totals, nowMs: number): void {
+    const successes = requests - errors;
+    if (this.successes !== null && successes > this.successes) this.lastMs = nowMs;
+    this.successes = successes;
+  }
+
+  contradicts(state: SourceState, nowMs: number): boolean {
+    return state === 'dead' && nowMs - this.lastMs < answersCountForMs;
+  }
+}
+
+/** The answer, or null if it fails or is not there in time. */
+async function within<T>(ms: number, work: Promise<T>): Promise<T | null> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<null>((resolve) => (timer = setTimeout(() => resolve(null), ms)));
+  try {
+    return await Promise.race([work.catch(() => null), late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Remembers, instance by instance, how many answers in a row were good or bad. */

@@ -26,9 +26,14 @@ const activities = proxyActivities<FailoverActivities>({ startToCloseTimeout: '1
 const retry = { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s' } as const;
 
 /** A short call that leads forward: without progress for two minutes the failover turns back. */
-const forward: ActivityOptions = { startToCloseTimeout: '20s', scheduleToCloseTimeout: '2 minutes', retry };
+const forward: ActivityOptions = {
+  startToCloseTimeout: '20s',
+  scheduleToCloseTimeout: '2 minutes',
+  heartbeatTimeout: '4s',
+  retry,
+};
 /** A short call that must come to its end, however long that takes: the way back, and the rescue from a dead cell. */
-const untilDone: ActivityOptions = { startToCloseTimeout: '1 minute', retry };
+const untilDone: ActivityOptions = { startToCloseTimeout: '1 minute', heartbeatTimeout: '4s', retry };
 /** Work that takes its time and heartbeats; a dead worker is noticed within seconds. */
 const longWork: ActivityOptions = {
   startToCloseTimeout: '5 minutes',

@@ -17,8 +17,11 @@ export interface ActPlan {
 /** Seconds of quiet load first, so that the cell's own baseline is known. */
 export const baselineS = 15;
 
-/** How often the act looks at the split, the phases and the source's processes. */
+/** How often the act looks at the split and the failover, and at the source's processes. */
 const watchEveryMs = 200;
+const deathWatchEveryMs = 50;
+/** A failover that nobody can be asked about (its worker was just killed) is asked about again at the next look. */
+const dossierTimeoutMs = 1500;
 
 export class Act {
   readonly source: string;
@@ -28,9 +31,10 @@ export class Act {
   private readonly begun = Date.now();
   private readonly seenRuns = new Map<string, Dossier>();
   private riskSince: number | null = null;
-  private death: { atMs: number; movedBp: number } | null = null;
-  private timer: NodeJS.Timeout | undefined;
+  private deathMs: number | null = null;
+  private readonly timers: NodeJS.Timeout[] = [];
   private watching: Promise<void> = Promise.resolve();
+  private isOver = false;
   private readonly stopScores: () => void;
 
   private constructor(
@@ -55,7 +59,7 @@ export class Act {
 
   /** Starts the service's two cells, waits until Envoy serves them, and begins the load. */
   static async begin(stage: Stage, plan: ActPlan): Promise<Act> {
-    const { policy } = await stage.policyOf(plan.service);
+    const { policy } = await stage.specOf(plan.service);
     const cells = [`${plan.service}-a`, `${plan.service}-b`];
     await Promise.all(cells.map((cell) => startDeclaredCell(stage.provider, stage.store, cell)));
     // A synthetic cell preloads from its peers; the first cells of a service have none and load their own data.
@@ -65,10 +69,12 @@ export class Act {
     const pids = instances.flatMap(({ pid }) => pid ?? []);
     const thresholds = { prepare: policy.prepare.enter, shift: policy.shift.enter };
     const act = new Act(plan, stage, thresholds, policy.horizonS, await stage.envoyCounters(plan.service), pids);
+    stage.beforeClose(() => act.abandon());
     act.load.start();
-    act.timer = setInterval(() => {
-      act.watching = act.watching.then(() => act.watch());
-    }, watchEveryMs);
+    act.timers.push(
+      setInterval(() => act.lookForDeath(), deathWatchEveryMs),
+      setInterval(() => act.look(), watchEveryMs),
+    );
     return act;
   }
 
@@ -78,7 +84,7 @@ export class Act {
   }
 
   get primaryDied(): boolean {
-    return this.death !== null;
+    return this.deathMs !== null;
   }
 
   /** Failovers of the source so far in this act, oldest first. */
@@ -99,9 +105,9 @@ export class Act {
     return this.series.risk.at(-1)?.probability ?? 0;
   }
 
-  tell(text: string): void {
-    this.series.events.push({ t: this.t, text });
-    this.stage.tell(`${this.t.toFixed(1).padStart(6)} s  ${text}`);
+  tell(text: string, t = this.t): void {
+    this.series.events.push({ t, text });
+    this.stage.tell(`${t.toFixed(1).padStart(6)} s  ${text}`);
   }
 
   /** Resolves when the condition holds; after the limit the act says so and goes on, since its report must be honest. */
@@ -121,14 +127,23 @@ export class Act {
     await new Promise((resolve) => setTimeout(resolve, s * 1000));
   }
 
+  /** Stops watching and loading, without a report. */
+  abandon(): void {
+    if (this.isOver) return;
+    this.isOver = true;
+    for (const timer of this.timers) clearInterval(timer);
+    this.stopScores();
+    void this.load.stop();
+  }
+
   /** Ends the load, reads Envoy's counters and closes the books. */
   async end(outcome: string, reason: string): Promise<ActReport> {
     const { totals, seconds, failures } = await this.load.stop();
     this.series.load.push(...seconds.map((second) => loadSecond(second, this.begun)));
-    clearInterval(this.timer);
+    this.look();
     await this.watching;
-    await this.watch();
-    this.stopScores();
+    this.abandon();
+    this.series.events.sort((a, b) => a.t - b.t);
     const envoy = await this.stage.envoyCounters(this.plan.service);
     for (const counter of Object.keys(envoy) as (keyof EnvoyCounters)[]) envoy[counter] -= this.envoyBefore[counter];
     return {
@@ -142,9 +157,8 @@ export class Act {
       failures,
       overSlo: totals.overSlo,
       p99Ms: totals.p99Ms ?? 0,
-      warningS:
-        this.death && this.riskSince !== null ? (this.death.atMs - this.riskSince) / 1000 : this.death ? 0 : null,
-      movedBeforeDeathBp: this.death?.movedBp ?? null,
+      warningS: this.deathMs === null ? null : this.riskSince === null ? 0 : (this.deathMs - this.riskSince) / 1000,
+      movedBeforeDeathBp: await this.movedBeforeDeathBp(),
       phases: this.phaseDurations(),
       envoy,
       armedAfterS: this.armedAfterS,
@@ -160,25 +174,42 @@ export class Act {
     this.series.risk.push({ t: (Date.parse(score.ts) - this.begun) / 1000, probability, health });
   }
 
-  /** One look at everything; failures to look (a worker was just killed) are looked at again next time. */
-  private async watch(): Promise<void> {
-    await Promise.all([this.watchDeath(), this.watchFailover(), this.watchSplit()]);
+  /** One look at split and failover after the other; one that fails (Postgres is away) is made up for by the next. */
+  private look(): void {
+    const both = async (): Promise<void> => {
+      await Promise.all([this.watchFailover(), this.watchSplit()]);
+    };
+    this.watching = this.watching.then(both).catch(() => undefined);
   }
 
   /** Death is a process that is gone; an instance that only answers slowly is not dead. */
-  private async watchDeath(): Promise<void> {
-    if (this.death || this.sourcePids.every(isAlive)) return;
-    const [now, observed] = await Promise.all([
-      this.stage.store.traffic(this.plan.service),
-      this.stage.provider.observe(this.source),
-    ]);
-    const movedBp = 5000 - (now?.split.find((s) => s.cell === this.source)?.shareBp ?? 0);
-    this.death = { atMs: Date.now(), movedBp };
-    const dead = observed.instances.find((i) => i.phase === 'failed');
-    const how = dead?.reason?.split(';')[0] ?? 'its process is gone';
-    this.tell(
-      `${dead?.name ?? this.source} died (${how}). ${movedBp / 100} % of all traffic had left ${this.source} by then.`,
-    );
+  private lookForDeath(): void {
+    if (this.deathMs !== null || this.sourcePids.every(isAlive)) return;
+    this.deathMs = Date.now();
+    const t = this.t;
+    this.watching = this.watching
+      .then(async () => {
+        const { instances } = await this.stage.provider.observe(this.source);
+        const dead = instances.find((i) => i.phase === 'failed');
+        const how = dead?.reason?.split(';')[0] ?? 'its process is gone';
+        const moved = (await this.movedBeforeDeathBp()) ?? 0;
+        this.tell(
+          `${dead?.name ?? this.source} died (${how}). ${moved / 100} % of all traffic had left ${this.source} by then.`,
+          t,
+        );
+      })
+      .catch(() => undefined);
+  }
+
+  /** What of the source's safe share had been commanded elsewhere when it died, by the record of changes. */
+  private async movedBeforeDeathBp(): Promise<number | null> {
+    const { deathMs } = this;
+    if (deathMs === null) return null;
+    const { safeSplit } = await this.stage.specOf(this.plan.service);
+    const safeBp = safeSplit[this.source] ?? 0;
+    const changes = await this.stage.store.splitChanges(this.plan.service);
+    const last = changes.find(({ at }) => Date.parse(at) <= deathMs);
+    return last ? safeBp - (last.split.find(({ cell }) => cell === this.source)?.shareBp ?? 0) : 0;
   }
 
   private async watchSplit(): Promise<void> {
@@ -242,7 +273,8 @@ function loadSecond({ atMs, ...figures }: LoadSecond, begunMs: number): ActSerie
 /** The dossier of the newest run for a source cell, or null while there is none or no worker to answer. */
 async function readDossier(client: Client, service: string, cell: string): Promise<Dossier | null> {
   try {
-    return await client.workflow.getHandle(failoverWorkflowId(service, cell)).query<Dossier>(queryNames.dossier);
+    const handle = client.workflow.getHandle(failoverWorkflowId(service, cell));
+    return await client.withDeadline(Date.now() + dossierTimeoutMs, () => handle.query<Dossier>(queryNames.dossier));
   } catch {
     return null;
   }

@@ -1,7 +1,7 @@
 /** The stage of the demo: the whole local stack with its three services applied, and the instruments to watch it. */
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
-import type { Policy } from '../../blueprints/schema';
+import type { ServiceDocument } from '../../blueprints/schema';
 import { ConfigurationStore } from '../../blueprints/store';
 import { ProcessProvider } from '../../cells/process-provider';
 import { reservePorts } from '../../local/ports';
@@ -35,6 +35,8 @@ const services: Omit<DemoService, 'port'>[] = [
 ];
 
 export class Stage {
+  private readonly watchers: (() => void)[] = [];
+
   private constructor(
     readonly stack: Stack,
     readonly store: ConfigurationStore,
@@ -73,7 +75,7 @@ export class Stage {
     }
   }
 
-  async policyOf(service: string): Promise<{ policy: Policy }> {
+  async specOf(service: string): Promise<ServiceDocument> {
     const record = await this.store.service(service);
     if (!record) throw new Error(`The demo's service ${service} is not in the Configuration Data Store.`);
     return record.spec;
@@ -140,11 +142,19 @@ export class Stage {
     };
   }
 
+  /** Whoever watches the stage stops before its instruments go. */
+  beforeClose(stop: () => void): void {
+    this.watchers.push(stop);
+  }
+
+  /** Stops everything; an instrument that cannot be closed keeps nobody from stopping the stack. */
   async close(): Promise<void> {
-    await this.scores.close();
-    await this.temporal.connection.close();
-    await this.store.close();
-    await this.stack.stop();
+    for (const stop of this.watchers) stop();
+    try {
+      await Promise.allSettled([this.scores.close(), this.temporal.connection.close(), this.store.close()]);
+    } finally {
+      await this.stack.stop();
+    }
   }
 }
 

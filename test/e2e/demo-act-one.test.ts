@@ -1,6 +1,8 @@
 /** The whole road under kill -9: both workers die in the middle of act 1, and the story still ends well. */
+import { execFileSync } from 'node:child_process';
 import { Worker } from '@temporalio/worker';
 import { expect } from 'chai';
+import { Act } from '../../lab/demo/act';
 import { leakToDeath } from '../../lab/demo/acts';
 import type { ActReport } from '../../lab/demo/report';
 import { Stage } from '../../lab/demo/stage';
@@ -44,12 +46,28 @@ describe('A leak to death while both workers are killed with -9', function () {
     expect(report.envoy.responses5xx).to.equal(report.failed);
   });
 
+  it("counts failures as Envoy's own statistics do, when there are some", async () => {
+    const act = await Act.begin(stage, { name: 'nobody-left', title: 'Every instance is killed', service: 'parcels' });
+    const cells = await Promise.all(['parcels-a', 'parcels-b'].map((cell) => stage.provider.observe(cell)));
+    await act.seconds(1);
+    for (const { pid } of cells.flatMap(({ instances }) => instances)) process.kill(pid as number, 'SIGKILL');
+    await act.seconds(3);
+    const ended = await act.end('killed', 'all instances were killed');
+    expect(ended.failed).to.be.greaterThan(100);
+    expect(ended.envoy.requests).to.equal(ended.requests);
+    expect(ended.envoy.responses5xx, JSON.stringify(ended.failures)).to.equal(ended.failed);
+  });
+
   it('did every side effect once', async () => {
     const synthetic = (await stage.store.cells('orders')).filter((cell) => cell.role === 'synthetic');
     expect(synthetic.map((cell) => cell.sourceCell)).to.deep.equal(['orders-a']);
     const observed = await stage.provider.observe(synthetic[0]!.name);
     expect(observed.phase).to.equal('ready');
-    expect(observed.instances).to.have.length(2);
+    const processes = execFileSync('ps', ['-eo', 'args=']).toString().split('\n');
+    const running = processes.filter(
+      (line) => line.includes(`--cell ${synthetic[0]!.name} `) && line.startsWith('node'),
+    );
+    expect(running, 'processes of the synthetic cell').to.have.length(2);
 
     const changes = (await stage.store.splitChanges('orders')).toSorted((a, b) => a.epoch - b.epoch);
     // Epoch 1 is the safe split; the first change makes epoch 2.
