@@ -1,6 +1,7 @@
 /** Gives a failover its synthetic cell and takes it away again, by the Synthetic Cell Manager. */
 import { Context } from '@temporalio/activity';
 import type { EnsureRequest, EnsureResult, FailoverActivities, SyntheticSubject, WarmResult } from '../workflows/steps';
+import type { ApplyResult } from '../envoy/traffic-client';
 import type { Ports } from './ports';
 import { RefusedError } from '../blueprints/records';
 import type { CellRecord } from '../blueprints/records';
@@ -10,16 +11,66 @@ type SyntheticCellActivities = Pick<
   'ensureSyntheticCell' | 'warmSyntheticCell' | 'restAtIdle' | 'retireSyntheticCell'
 >;
 
-export function syntheticCells({ store, traffic, cells }: Ports): SyntheticCellActivities {
+/** A proxy may still send requests to the cell: nothing is taken down before it has said otherwise. */
+export class StillRoutedError extends Error {
+  override readonly name = 'StillRoutedError';
+}
+
+export interface Patience {
+  /** Proxies are back within seconds after a restart of the control plane. */
+  proxiesBackMs: number;
+  /** Requests under way get this long to end. */
+  inFlightMs: number;
+  pollMs: number;
+}
+
+export function syntheticCells(
+  { store, traffic, cells }: Ports,
+  patience: Patience = { proxiesBackMs: 10_000, inFlightMs: 10_000, pollMs: 200 },
+): SyntheticCellActivities {
   async function owned(request: { failover: string; syntheticCell: string }): Promise<CellRecord | null> {
     const cell = await store.cell(request.syntheticCell);
     return cell?.owner === request.failover ? cell : null;
   }
 
   /** Out of the split first: nothing that may get a request is taken down. */
-  async function remove(request: SyntheticSubject, cell: string): Promise<void> {
+  async function remove(request: SyntheticSubject, cell: string): Promise<ApplyResult> {
     const { service, failover: by, reason, key } = request;
-    await traffic.removeCell({ service, cell, reason, by, idempotencyKey: `${key}/remove` });
+    const applied = await traffic.removeCell({ service, cell, reason, by, idempotencyKey: `${key}/remove` });
+    const { refused, pending } = applied;
+    if (refused.length === 0 && pending.length === 0) return applied;
+    const words = [...refused.map((r) => `${r.node} refused: ${r.reason}`), ...pending.map((n) => `${n} is pending`)];
+    throw new StillRoutedError(
+      `${cell} has left the split of ${service}, but not every proxy has taken that: ${words.join('; ')}`,
+    );
+  }
+
+  /** Before the cell ends: what may still route to it has been asked, and what it was asked has been answered. */
+  async function removeForGood(request: SyntheticSubject, cell: string): Promise<void> {
+    const { service } = request;
+    const { acknowledged } = await remove(request, cell);
+    if (acknowledged.length === 0) {
+      // Nobody connected is nobody asked: a proxy without its control plane routes on by the old split.
+      const areBack = await within(
+        patience.proxiesBackMs,
+        patience.pollMs,
+        `${cell}: no proxy is connected`,
+        async () => {
+          const view = await traffic.getTraffic(service).catch(() => null);
+          return view !== null && view.proxies.length > 0;
+        },
+      );
+      if (areBack) await remove(request, cell);
+    }
+    // A request that hangs must not keep the cell for ever: this wait is bounded, and then it goes all the same.
+    const removedMs = Date.now();
+    await within(patience.inFlightMs, patience.pollMs, `${cell}: requests are in flight`, async () => {
+      const view = await traffic.getTraffic(service).catch(() => null);
+      const load = view?.cells.find((c) => c.cell === cell);
+      if (!view) return false;
+      // A report from before the removal says nothing about what came after it.
+      return !load?.measured || (load.requestsInFlight === 0 && load.ageMs <= Date.now() - removedMs);
+    });
   }
 
   return {
@@ -63,11 +114,21 @@ export function syntheticCells({ store, traffic, cells }: Ports): SyntheticCellA
         (c) => c.role === 'synthetic' && c.owner === request.failover,
       );
       for (const cell of all) {
-        await remove({ ...request, syntheticCell: cell.name }, cell.name);
+        await removeForGood({ ...request, syntheticCell: cell.name }, cell.name);
         await cells.retire(cell);
       }
     },
   };
+}
+
+/** Asks again and again, with heartbeats, until it is so or the time is over; says which. */
+async function within(ms: number, pollMs: number, text: string, isSo: () => Promise<boolean>): Promise<boolean> {
+  const context = Context.current();
+  for (const deadline = Date.now() + ms; ; await context.sleep(pollMs)) {
+    if (await isSo()) return true;
+    if (Date.now() >= deadline) return false;
+    context.heartbeat(text);
+  }
 }
 
 const beatEveryMs = 1000;
