@@ -1,16 +1,40 @@
 /** What a failover has to know before it begins, and whether it is its turn. */
 import { Context } from '@temporalio/activity';
+import type { CellRecord, TrafficState } from '../blueprints/records';
 import { RefusedError } from '../blueprints/records';
-import type { FailoverContext } from '../workflows/failover';
+import type { TrafficView } from '../envoy/traffic-client';
+import type { FailoverContext, Leftover } from '../workflows/failover';
 import type { Subject } from '../workflows/steps';
-import { capacityBp } from './measures';
+import { capacityBp, totalsOf } from './measures';
 import type { Ports } from './ports';
 
 const turnPollMs = 1000;
 
+/** The synthetic cell that this failover holds from an earlier run, if it still carries traffic. */
+function leftoverOf(
+  cells: CellRecord[],
+  failover: string,
+  source: string,
+  state: TrafficState | undefined,
+  view: TrafficView | null,
+): Leftover | null {
+  for (const { name, role, owner, instances } of cells) {
+    const shareBp = state?.split.find((share) => share.cell === name)?.shareBp ?? 0;
+    if (role !== 'synthetic' || owner !== failover || shareBp === 0) continue;
+    const totals = (cell: string) => (view ? totalsOf(view, cell) : { requests: 0, errors: 0 });
+    return {
+      syntheticCell: name,
+      instances: instances.length,
+      shareBp,
+      totals: { source: totals(source), synthetic: totals(name) },
+    };
+  }
+  return null;
+}
+
 export function assessing({ store, traffic, failovers }: Ports) {
   return {
-    async loadContext({ service: serviceName, cell: cellName }: Subject): Promise<FailoverContext> {
+    async loadContext({ failover, service: serviceName, cell: cellName }: Subject): Promise<FailoverContext> {
       const service = await store.service(serviceName);
       if (!service)
         throw new RefusedError(`service ${serviceName} is not in the Configuration Data Store: apply it first`);
@@ -23,6 +47,7 @@ export function assessing({ store, traffic, failovers }: Ports) {
       const state = await store.traffic(serviceName);
       // Load reports may be missing for a while; the capacity is asked again at every shift.
       const view = await traffic.getTraffic(serviceName).catch(() => null);
+      const leftover = leftoverOf(await store.cells(serviceName), failover, cellName, state, view);
       return {
         policy: service.spec.policy,
         blueprint: { name: blueprint.name, version: blueprint.version },
@@ -33,6 +58,7 @@ export function assessing({ store, traffic, failovers }: Ports) {
         sourceBp: state?.split.find((share) => share.cell === cellName)?.shareBp ?? 0,
         capacityBp: view && capacityBp(view, blueprint.spec.capacity.requestsPerSecond),
         epoch: state?.epoch ?? 0,
+        ...(leftover && { leftover }),
       };
     },
 

@@ -61,7 +61,11 @@ function held(f: Failover): Aim | null {
 
 function confirmedDeath(f: Failover, nowMs: number): Aim | null {
   if (f.source.state !== 'dead' || !isArmed(f)) return null;
-  if (mayMove(f)) return { kind: 'complete', why: `${f.cell} is dead: its health checks fail repeatedly` };
+  // Where an earlier run has taken everything already, nothing is left to approve.
+  const nothingToMove = f.context?.leftover !== undefined && f.traffic.sourceBp === 0 && f.traffic.syntheticBp > 0;
+  if (mayMove(f) || nothingToMove) {
+    return { kind: 'complete', why: `${f.cell} is dead: its health checks fail repeatedly` };
+  }
   const untilMs = f.source.sinceMs + holdAtMostMs(f);
   if (nowMs < untilMs) {
     return {

@@ -141,7 +141,7 @@ function giveBack(f: Failover, aim: Aim & { kind: 'give-back' }, nowMs: number):
       return stay(f, `the way back waits: ${blocked}`, untilMs, nowMs, 'draining');
     }
     if (f.judgement?.of === 'source' && f.judgement.verdict === 'open') {
-      return stay(f, 'the source is being judged after the last reduction', f.judgement.timeoutMs, nowMs, 'draining');
+      return stay(f, 'the source is being judged before more goes back', f.judgement.timeoutMs, nowMs, 'draining');
     }
     const targetBp = Math.max(0, f.traffic.syntheticBp - policy.reductionBp);
     // At zero it stands as cover again until it rests, so that a risk that returns finds it armed.

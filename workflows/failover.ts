@@ -13,6 +13,16 @@ export interface Totals {
 /** `failing`: some instances fail their health checks repeatedly. `dead`: all do, or there is none. */
 export type SourceState = 'alive' | 'failing' | 'dead';
 
+/** What an earlier run of this failover left: its synthetic cell still carries a share of the traffic. */
+export interface Leftover {
+  syntheticCell: string;
+  instances: number;
+  /** Its commanded share, in basis points. */
+  shareBp: number;
+  /** Counters now: what comes after them is what the two cells are judged by. */
+  totals: { source: Totals; synthetic: Totals };
+}
+
 /** What the Configuration Data Store and the load balancer say before anything is done. */
 export interface FailoverContext {
   policy: Policy;
@@ -27,6 +37,8 @@ export interface FailoverContext {
   /** What the blueprint's capacity is of the service's measured traffic, in basis points; null while nothing is measured. */
   capacityBp: number | null;
   epoch: number;
+  /** Absent where nothing was left, and in histories from before it was read. */
+  leftover?: Leftover;
 }
 
 export interface SyntheticCell {

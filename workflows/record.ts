@@ -1,7 +1,7 @@
 /** What a step changes in what a failover knows: before it (so that a crash finds the way back prepared) and after it. */
 import { holdAtMostMs, isEvacuated } from './aim';
 import { iso, note } from './dossier';
-import type { Failover, Judgement, SourceState } from './failover';
+import type { Failover, FailoverContext, Judgement, Leftover, SourceState } from './failover';
 import { largestShare, percent } from './failover';
 import type { Phase } from './messages';
 import type { Acknowledgement, Observation, ShiftResult, ShiftStep, Step, StepResult } from './steps';
@@ -50,7 +50,8 @@ export function record(f: Failover, step: Step, result: StepResult, nowMs: numbe
         epoch: context.epoch,
       };
       const what = `policy ${context.policy.autonomy}, blueprint ${context.blueprint.name}@${context.blueprint.version}`;
-      return note({ ...f, context, traffic }, nowMs, `${what}; ${f.cell} carries ${percent(context.sourceBp)}`);
+      const told = note({ ...f, context, traffic }, nowMs, `${what}; ${f.cell} carries ${percent(context.sourceBp)}`);
+      return context.leftover ? takenUp(told, context, context.leftover, nowMs) : told;
     }
     case 'turn':
       return { ...f, hasTurn: true };
@@ -78,6 +79,41 @@ export function record(f: Failover, step: Step, result: StepResult, nowMs: numbe
     case 'observed':
       return observed(f, result.observation, nowMs);
   }
+}
+
+/**
+ * An earlier run ended with the split left as it is. What its synthetic cell carries is the truth to begin from: the cell
+ * is armed already, and every decision, forward or back, follows from its share.
+ */
+function takenUp(f: Failover, context: FailoverContext, leftover: Leftover, nowMs: number): Failover {
+  const { syntheticCell, instances, shareBp } = leftover;
+  const { autonomy } = context.policy;
+  const what = `${syntheticCell} of an earlier failover still carries ${percent(shareBp)}`;
+  if (autonomy === 'observe' || autonomy === 'advise') {
+    return note(f, nowMs, `${what}; under autonomy ${autonomy} it is left as it is`);
+  }
+  const next: Failover = {
+    ...enter(f, 'shifting', nowMs),
+    synthetic: { name: syntheticCell, instances, reused: true, state: 'armed' },
+    traffic: { ...f.traffic, syntheticBp: shareBp },
+    judgement: judgementOfLeftover(f, context, leftover, nowMs),
+  };
+  const evacuatedAtMs = isEvacuated(next, largestShare(next)) ? nowMs : null;
+  return note({ ...next, evacuatedAtMs }, nowMs, `${what}: this failover goes on from there`, { leftover });
+}
+
+/** Nothing that was seen before counts: whichever cell is to get more next is looked at first. */
+function judgementOfLeftover(f: Failover, context: FailoverContext, { totals }: Leftover, nowMs: number): Judgement {
+  const { canaryTimeoutS, stepIntervalS, reductionIntervalS, holdAtMostS } = context.policy;
+  const common = { change: f.changes, sinceMs: nowMs, verdict: 'open' as const };
+  if (f.risk?.last.level === 'clear' || f.order) {
+    const notBeforeMs = nowMs + reductionIntervalS * 1000;
+    const timeoutMs = notBeforeMs + holdAtMostS * 1000;
+    return { ...common, of: 'source', baseline: totals.source, notBeforeMs, timeoutMs };
+  }
+  const notBeforeMs = nowMs + stepIntervalS * 1000;
+  const timeoutMs = nowMs + Math.max(canaryTimeoutS, stepIntervalS) * 1000;
+  return { ...common, of: 'synthetic', baseline: totals.synthetic, notBeforeMs, timeoutMs };
 }
 
 function done(f: Failover, step: Step): Failover {

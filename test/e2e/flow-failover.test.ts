@@ -157,6 +157,24 @@ describe('Failover worker process', function () {
     expect(synthetic.map((c) => c.state)).to.deep.equal(['idle']);
   });
 
+  it('takes up the share that a terminated run left at its synthetic cell, and gives it back when the risk clears', async () => {
+    episode = randomUUID();
+    await tell('shift');
+    await moved(1);
+    await client.workflow.getHandle(failoverId).terminate('test');
+    const left = (await store.cells('shop')).filter((c) => c.role === 'synthetic');
+    expect(left.map((c) => c.owner)).to.deep.equal([failoverId]);
+    await tell('shift');
+    await moved(5000);
+    await tell('clear');
+    const { outcome: ended, reason } = await outcome();
+    expect(ended, reason).to.equal('drained');
+    expect(await shares()).to.include({ 'shop-a': 5000, 'shop-b': 5000 });
+    const dossier = await store.dossier(failoverId);
+    expect(dossier?.entries.map((e) => e.what).join()).to.contain('of an earlier failover still carries');
+    expect(dossier?.syntheticCell).to.equal(left[0]?.name);
+  });
+
   it('completes at once when the source really dies', async () => {
     episode = randomUUID();
     await tell('shift');

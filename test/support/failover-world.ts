@@ -2,7 +2,7 @@
 import { policySchema, type Policy } from '../../blueprints/schema';
 import type { RiskEvent, RiskLevel } from '../../prediction/contracts';
 import { decide } from '../../workflows/decide';
-import type { Failover, FailoverContext, SourceState } from '../../workflows/failover';
+import type { Failover, FailoverContext, Leftover, SourceState } from '../../workflows/failover';
 import { begin } from '../../workflows/failover';
 import { hearRisk } from '../../workflows/hear';
 import { judgeSynthetic } from '../../workflows/judge';
@@ -32,6 +32,12 @@ export function contextOf(overrides: Partial<FailoverContext> = {}): FailoverCon
   };
 }
 
+/** What a failover of before left at its synthetic cell. */
+export function leftoverOf(shareBp: number): Leftover {
+  const none = { requests: 0, errors: 0 };
+  return { syntheticCell: 'shop-a-understudy-1', instances: 2, shareBp, totals: { source: none, synthetic: none } };
+}
+
 export function riskEvent(level: RiskLevel, atMs: number, episode = 1): RiskEvent {
   return {
     eventId: `shop-a@${episode}#${atMs}#${level}`,
@@ -56,7 +62,7 @@ export class World {
   failover: Failover;
   /** What the split really is. */
   sourceBp: number;
-  syntheticBp = 0;
+  syntheticBp: number;
   source: SourceState = 'alive';
   syntheticErrorRatio = 0;
   requestsPerSecond = 100;
@@ -67,6 +73,7 @@ export class World {
 
   constructor(readonly context: FailoverContext = contextOf()) {
     this.sourceBp = context.sourceBp;
+    this.syntheticBp = context.leftover?.shareBp ?? 0;
     this.capacityBp = context.capacityBp;
     this.failover = begin({ service: 'shop', cell: 'shop-a' }, 'run-1', this.nowMs);
   }

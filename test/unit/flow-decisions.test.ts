@@ -4,7 +4,7 @@ import { holdAtMostMs } from '../../workflows/aim';
 import { decide } from '../../workflows/decide';
 import { outcomes, overrideActions, phases, type OverrideAction, type Phase } from '../../workflows/messages';
 import { acceptedIn, answer } from '../../workflows/override';
-import { World, contextOf, policyOf, startMs } from '../support/failover-world';
+import { World, contextOf, leftoverOf, policyOf, startMs } from '../support/failover-world';
 
 const isFinish = (step: { kind: string }) => step.kind === 'finish';
 const isWatch = (step: { kind: string }) => step.kind === 'watch';
@@ -235,6 +235,75 @@ describe('a failover decides', () => {
   });
 });
 
+describe('a failover that finds a share left over from an earlier one', () => {
+  const kindsOf = (world: World) => world.taken.map((t) => t.step.kind);
+
+  it('goes on from that share, once the cell has answered well, and makes nothing anew', () => {
+    const world = new World(contextOf({ sourceBp: 3000, leftover: leftoverOf(2000) })).risk('shift');
+    world.until(() => world.changes.length === 1, { risk: 'shift' });
+    expect(kindsOf(world)).to.not.include.oneOf(['ensure', 'warm', 'arm', 'await-turn']);
+    expect(world.failover.proven, 'judged before it gets more').to.equal(true);
+    expect(world.changes[0]).to.include({ purpose: 'step', targetBp: 3500 });
+    expect(world.failover.entries.map((e) => e.what).join()).to.contain('still carries 20 %');
+    world.until(() => world.syntheticBp === 5000, { risk: 'shift' });
+  });
+
+  it('gives it back when the cell answers with errors', () => {
+    const world = new World(contextOf({ sourceBp: 3000, leftover: leftoverOf(2000) })).risk('shift');
+    world.syntheticErrorRatio = 0.5;
+    world.until(isFinish, { risk: 'shift' });
+    expect(world.changes.map((s) => [s.purpose, s.targetBp])).to.deep.equal([['give-back', 0]]);
+    expect(world.failover.conclusion?.outcome).to.equal('compensated');
+    expect(world.sourceBp).to.equal(5000);
+  });
+
+  it('gives all of it back to a source that carries nothing, after a look at that source', () => {
+    const world = new World(contextOf({ sourceBp: 0, leftover: leftoverOf(5000) })).risk('clear');
+    world.until(isFinish);
+    expect(kindsOf(world).slice(0, 2)).to.deep.equal(['load', 'watch']);
+    expect(world.failover.conclusion?.outcome).to.equal('drained');
+    expect(world.sourceBp).to.equal(5000);
+    expect(kindsOf(world)).to.include('rest');
+  });
+
+  it('is failed over as soon as the source is seen to be dead', () => {
+    for (const autonomy of ['act', 'approve'] as const) {
+      const policy = policyOf({ autonomy });
+      const world = new World(contextOf({ policy, sourceBp: 0, leftover: leftoverOf(5000) })).risk('shift');
+      world.source = 'dead';
+      world.until(() => world.failover.conclusion !== null, { steps: 5 });
+      expect(world.failover.conclusion?.outcome, autonomy).to.equal('failed-over');
+      expect(world.changes).to.deep.equal([]);
+      expect(world.syntheticBp).to.equal(5000);
+    }
+  });
+
+  it('takes what was left at a source that is dead, without provisioning anything', () => {
+    const world = new World(contextOf({ sourceBp: 3000, leftover: leftoverOf(2000) })).risk('prepare');
+    world.source = 'dead';
+    world.until(isFinish);
+    expect(world.changes.map((s) => [s.purpose, s.targetBp])).to.deep.equal([['complete', 5000]]);
+    expect(world.failover.conclusion?.outcome).to.equal('failed-over');
+  });
+
+  it('ends also when the source, evacuated already, neither dies nor recovers', () => {
+    const policy = policyOf({ holdAtMostS: 30 });
+    const world = new World(contextOf({ policy, sourceBp: 0, leftover: leftoverOf(5000) })).risk('shift');
+    world.until(() => world.failover.conclusion !== null, { risk: 'shift' });
+    expect(world.failover.conclusion?.reason).to.contain('evacuated');
+    expect(world.syntheticBp).to.equal(5000);
+  });
+
+  it('leaves it alone where the policy is to advise only', () => {
+    const policy = policyOf({ autonomy: 'advise' });
+    const world = new World(contextOf({ policy, sourceBp: 3000, leftover: leftoverOf(2000) })).risk('clear');
+    world.until(isFinish);
+    expect(world.changes).to.deep.equal([]);
+    expect(kindsOf(world)).to.not.include.oneOf(['rest', 'retire']);
+    expect(world.syntheticBp).to.equal(2000);
+  });
+});
+
 describe('overrides', () => {
   /** A failover in each phase, as it gets there by itself. */
   const inPhase: Record<Phase, () => World> = {
@@ -388,9 +457,10 @@ describe('over random lives, a failover', () => {
     const before = world.syntheticBp;
     const known = { ...failover.traffic };
     const step = world.advance({ failing });
-    expect(world.sourceBp + world.syntheticBp, 'shares add up').to.equal(world.context.sourceBp);
+    const atStake = world.context.sourceBp + (world.context.leftover?.shareBp ?? 0);
+    expect(world.sourceBp + world.syntheticBp, 'shares add up').to.equal(atStake);
     if (step.kind !== 'shift') return;
-    expect(step.targetBp).to.be.within(0, world.context.sourceBp);
+    expect(step.targetBp).to.be.within(0, atStake);
     if (step.targetBp > before) {
       expect(step.targetBp, 'never more than the capacity known').to.be.at.most(
         Math.max(known.capacityBp ?? 10_000, 0),
@@ -415,9 +485,11 @@ describe('over random lives, a failover', () => {
         fc.array(happening, { maxLength: 60 }),
         fc.constantFrom('act', 'act', 'approve', 'advise', 'observe'),
         fc.constantFrom(null, 0, 2500),
-        (life, autonomy, capacityBp) => {
+        fc.constantFrom(0, 0, 2000, 5000),
+        (life, autonomy, capacityBp, leftBp) => {
           const policy = policyOf({ autonomy: autonomy as 'act', holdAtMostS: 60 });
-          const world = new World(contextOf({ policy, capacityBp }));
+          const left = leftBp > 0 ? { sourceBp: 5000 - leftBp, leftover: leftoverOf(leftBp) } : {};
+          const world = new World(contextOf({ policy, capacityBp, ...left }));
           live(world, life);
           // A hold lasts until a person ends it: one does.
           const ended = () => ['finish', 'begin-anew'].includes(world.next().kind);

@@ -1,0 +1,184 @@
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { expect } from 'chai';
+import { assessing } from '../../activities/assess';
+import { asFailure } from '../../activities/errors';
+import type { Ports } from '../../activities/ports';
+import { syntheticCells } from '../../activities/synthetic-cell';
+import type { CellRecord } from '../../blueprints/records';
+import { policySchema } from '../../blueprints/schema';
+import type { ApplyResult, CellTraffic, TrafficView } from '../../envoy/traffic-client';
+import { quietRuntime } from '../support/failover-bench';
+
+const failover = 'failover/shop/shop-a';
+const synthetic = 'shop-a-understudy-1';
+const applied: ApplyResult = {
+  epoch: 7,
+  split: [{ cell: 'shop-a', shareBp: 10_000, coverInstances: 0 }],
+  acknowledged: ['envoy'],
+  refused: [],
+  pending: [],
+  gone: [],
+  tookMs: 3,
+};
+const request = { failover, service: 'shop', cell: 'shop-a', syntheticCell: synthetic, key: 'key', reason: 'test' };
+
+function cellOf(name: string, overrides: Partial<CellRecord> = {}): CellRecord {
+  const instances = [1, 2].map((n) => ({ name: `${name}-${n}`, address: '127.0.0.1', port: n }));
+  const blueprint = { name: 'shop', version: 1 };
+  const role = 'primary';
+  return {
+    ...{ name, service: 'shop', role, zone: 'local', blueprint, state: 'active', instances },
+    ...{ sourceCell: null, owner: null },
+    ...overrides,
+  };
+}
+
+const ownSynthetic = cellOf(synthetic, { role: 'synthetic', state: 'serving', sourceCell: 'shop-a', owner: failover });
+
+function traffic(cell: string, overrides: Partial<CellTraffic>): CellTraffic {
+  return {
+    ...{ cell, shareBp: 0, coverInstances: 0, measured: true, requestsPerSecond: 0, errorRatio: 0 },
+    ...{ requestsInFlight: 0, measuredBp: 0, ageMs: 0, requestsTotal: 0, errorsTotal: 0 },
+    ...overrides,
+  };
+}
+
+/** Ports that tell in which order they were used. Views and results come one after another, the last one for ever. */
+class FakePorts {
+  readonly calls: string[] = [];
+  views: (Partial<TrafficView> | null)[] = [{}];
+  removals: Partial<ApplyResult>[] = [{}];
+
+  ports(): Ports {
+    const next = <T>(list: T[]): T => (list.length > 1 ? list.shift()! : list[0]!);
+    const service = { name: 'shop', spec: { policy: policySchema.parse({}), healthCheck: {}, slo: {} } };
+    const did = async (what: string) => void this.calls.push(what);
+    return {
+      store: {
+        service: async () => service,
+        cell: async (name: string) => (name === synthetic ? ownSynthetic : cellOf(name)),
+        cells: async () => [
+          cellOf('shop-a'),
+          cellOf('other-understudy-1', { role: 'synthetic', owner: 'failover/shop/shop-b' }),
+          ownSynthetic,
+        ],
+        blueprint: async () => ({ name: 'shop', version: 1, spec: { capacity: { requestsPerSecond: 100 } } }),
+        traffic: async () => ({
+          service: 'shop',
+          epoch: 6,
+          split: [
+            { cell: 'other-understudy-1', shareBp: 4000, coverInstances: 0 },
+            { cell: synthetic, shareBp: 6000, coverInstances: 0 },
+          ],
+        }),
+      },
+      traffic: {
+        removeCell: async () => {
+          await did('remove');
+          return { ...applied, ...next(this.removals) };
+        },
+        getTraffic: async () => {
+          await did('look');
+          const view = next(this.views);
+          if (!view) throw new Error('the control plane is away');
+          return { service: 'shop', epoch: 7, cells: [], proxies: ['envoy'], ...view };
+        },
+      },
+      cells: { rest: () => did('rest'), retire: () => did('retire') },
+    } as unknown as Ports;
+  }
+
+  /** Without a limit of time that a test could reach, unless it is about that limit. */
+  async run(name: 'restAtIdle' | 'retireSyntheticCell', limitMs = 60_000): Promise<void> {
+    const patience = { proxiesBackMs: limitMs, inFlightMs: limitMs, pollMs: 1 };
+    await new MockActivityEnvironment().run(syntheticCells(this.ports(), patience)[name], request);
+  }
+}
+
+describe('A synthetic cell that is sent away', () => {
+  before(quietRuntime);
+
+  for (const name of ['restAtIdle', 'retireSyntheticCell'] as const) {
+    const refused = [{ node: 'envoy-2', resource: 'endpoints shop', reason: 'no' }];
+    for (const [what, unsettled] of [
+      ['has not answered', { pending: ['envoy-2'] }],
+      ['refuses', { refused }],
+    ] as const) {
+      it(`is left as it is by ${name}, to be tried again, while a proxy ${what} its removal`, async () => {
+        const fake = new FakePorts();
+        fake.removals = [unsettled as Partial<ApplyResult>];
+        const err = await fake.run(name).then(
+          () => null,
+          (e: Error) => e,
+        );
+        expect(err?.message).to.contain('envoy-2');
+        expect(asFailure(err), 'a retry may mend it').to.equal(err);
+        expect(fake.calls).to.deep.equal(['remove']);
+      });
+    }
+  }
+
+  it('is retired only once its requests in flight have ended, by a report from after its removal', async () => {
+    const fake = new FakePorts();
+    fake.views = [
+      { cells: [traffic(synthetic, { ageMs: 60_000 })] },
+      null,
+      { cells: [traffic(synthetic, { requestsInFlight: 2 })] },
+      { cells: [traffic('shop-a', { requestsInFlight: 9 }), traffic(synthetic, {})] },
+    ];
+    await fake.run('retireSyntheticCell');
+    expect(fake.calls).to.deep.equal(['remove', 'look', 'look', 'look', 'look', 'retire']);
+  });
+
+  it('is retired at once where no report covers it', async () => {
+    const fake = new FakePorts();
+    fake.views = [{ cells: [traffic(synthetic, { measured: false, requestsInFlight: 5 })] }];
+    await fake.run('retireSyntheticCell');
+    expect(fake.calls).to.deep.equal(['remove', 'look', 'retire']);
+  });
+
+  it('is retired in the end although a request hangs', async () => {
+    const fake = new FakePorts();
+    fake.views = [{ cells: [traffic(synthetic, { requestsInFlight: 1 })] }];
+    await fake.run('retireSyntheticCell', 20);
+    expect(fake.calls.at(-1)).to.equal('retire');
+  });
+
+  it('is retired only once the proxies are connected again and have taken its removal', async () => {
+    const fake = new FakePorts();
+    fake.removals = [{ acknowledged: [], gone: ['envoy'] }, {}];
+    fake.views = [{ proxies: [] }, null, { proxies: [] }, {}];
+    await fake.run('retireSyntheticCell');
+    expect(fake.calls).to.deep.equal(['remove', 'look', 'look', 'look', 'look', 'remove', 'look', 'retire']);
+  });
+
+  it('is retired in the end although no proxy ever connects', async () => {
+    const fake = new FakePorts();
+    fake.removals = [{ acknowledged: [] }];
+    fake.views = [{ proxies: [] }];
+    await fake.run('retireSyntheticCell', 20);
+    expect(fake.calls.filter((c) => c !== 'look')).to.deep.equal(['remove', 'retire']);
+  });
+});
+
+describe('What a failover reads before it begins', () => {
+  const load = (fake: FakePorts, of = failover) =>
+    assessing(fake.ports()).loadContext({ failover: of, service: 'shop', cell: 'shop-a' });
+
+  it('names the synthetic cell that it still holds, with its share and its counters', async () => {
+    const fake = new FakePorts();
+    fake.views = [{ cells: [traffic(synthetic, { shareBp: 6000, requestsTotal: 70, errorsTotal: 1 })] }];
+    const { leftover, sourceBp } = await load(fake);
+    expect(sourceBp).to.equal(0);
+    expect(leftover).to.deep.equal({
+      syntheticCell: synthetic,
+      instances: 2,
+      shareBp: 6000,
+      totals: { source: { requests: 0, errors: 0 }, synthetic: { requests: 70, errors: 1 } },
+    });
+  });
+
+  it('names none that another failover holds', async () => {
+    expect(await load(new FakePorts(), 'failover/shop/shop-c')).to.not.have.property('leftover');
+  });
+});
