@@ -5,8 +5,9 @@ import type { CellDirectory } from './cell-directory';
 import { CellScoring, type ScoredCell, type ScoringModel } from './cell-scoring';
 import { CommitLedger } from './commit-ledger';
 import { Counters } from './counters';
+import type { DeadLetter } from './dead-letter';
 import { Intake } from './intake';
-import type { DeadLetter, ScorePublisher } from './publisher';
+import type { ScorePublisher } from './publisher';
 import { RiskOutbox, type RiskNotifier } from './risk-outbox';
 import { StepBuffer } from './step-buffer';
 import {
@@ -59,6 +60,9 @@ interface Partition {
 
 const commitEveryMs = 500;
 const directoryEveryMs = 5_000;
+/** How long a stop waits for what is at hand, and then for the source: together less than a process has to end in. */
+const finishWithinMs = 2_000;
+const leaveWithinMs = 1_500;
 
 export class ScoringEngine implements TelemetryReader {
   readonly counters = new Counters();
@@ -75,6 +79,8 @@ export class ScoringEngine implements TelemetryReader {
   private lastDirectoryMs = 0;
   private turns = 0;
   private stopping = false;
+  /** Ends the insisting that is under way, if any. */
+  private halt: () => void = () => undefined;
   /** Grows with each assignment: work begun under an older one is dropped. */
   private generation = 0;
   private queue: Promise<void> = Promise.resolve();
@@ -105,15 +111,23 @@ export class ScoringEngine implements TelemetryReader {
   async stop({ commit }: { commit: boolean }): Promise<void> {
     clearInterval(this.timer);
     if (commit) {
-      await this.queue;
-      await this.outbox.drain(1_000);
-      await this.commit(true);
+      // With Kafka away what is at hand never ends; uncommitted, it comes again to the next reader.
+      const isFinished = await within(finishWithinMs, this.queue);
+      if (isFinished) {
+        await this.outbox.drain(1_000);
+        // In the queue, so that nothing is committed whose dead letter is on its way.
+        const committed = this.exclusive(() => this.commit(true));
+        await within(1_000, committed);
+      }
     }
     this.stopping = true;
     this.generation += 1;
+    this.halt();
     this.outbox.close();
-    await this.options.source.stop();
-    await this.queue;
+    const left = Promise.all([this.options.source.stop(), this.queue]);
+    if (!(await within(leaveWithinMs, left))) {
+      this.options.log.warn('the telemetry source did not close in time; the group notices by its session timeout');
+    }
   }
 
   progress(): EngineProgress {
@@ -132,6 +146,8 @@ export class ScoringEngine implements TelemetryReader {
     // Not queued behind work of the old assignment's: that work sees the new generation and ends.
     this.generation += 1;
     return this.exclusive(async () => {
+      // The client keeps what was paused across assignments; this engine begins anew.
+      for (const { id, paused } of this.partitions.values()) if (paused) this.options.source.resume(id);
       this.partitions = new Map(
         starts.map((start) => {
           const id = { topic: start.topic, partition: start.partition };
@@ -161,11 +177,25 @@ export class ScoringEngine implements TelemetryReader {
       const letters: DeadLetter[] = [];
       for (const record of records) await this.read(partition, record, letters);
       if (letters.length > 0) {
-        await this.insist('dead letters', generation, () => this.options.publisher.deadLetters(letters));
+        const { publisher } = this.options;
+        // Given up: these records are not dealt with and must not be committed.
+        if (!(await this.insist('dead letters', generation, () => publisher.deadLetters(letters)))) return;
       }
       await this.runDueTicks(generation);
+      if (generation !== this.generation) return;
       this.keepBounded(partition);
       await this.commit(false);
+    });
+  }
+
+  /** From the source: there is nothing to be read up to `next`. */
+  passed(from: PartitionId, first: number, next: number, end: number): Promise<void> {
+    return this.exclusive(async () => {
+      const partition = this.partitions.get(partitionKey(from));
+      // Told of an older assignment, or from ahead of a seek: between here and there are records still to come.
+      if (!partition || first > partition.next || next <= partition.next) return;
+      partition.next = next;
+      partition.end = Math.max(end, partition.end);
     });
   }
 
@@ -273,19 +303,32 @@ export class ScoringEngine implements TelemetryReader {
     }
   }
 
-  /** Too many samples for later ticks: the partition that brings them waits for the others. */
-  private keepBounded(partition: Partition): void {
+  /**
+   * Too many samples for later ticks: the partition that brings them waits for the others. Never the one they wait for:
+   * its records alone move the ticks on, and with them what is held.
+   */
+  private keepBounded(delivering?: Partition): void {
     const most = this.options.maxHeldSamples ?? 500_000;
-    if (this.buffer.size > most && !partition.paused) {
-      partition.paused = true;
-      this.options.source.pause(partition.id);
-    } else if (this.buffer.size < most / 2) {
-      for (const paused of this.partitions.values()) {
-        if (!paused.paused) continue;
-        paused.paused = false;
-        this.options.source.resume(paused.id);
-      }
+    const hindmost = this.hindmost();
+    if (delivering && !delivering.paused && delivering !== hindmost && this.buffer.size > most) {
+      delivering.paused = true;
+      this.options.source.pause(delivering.id);
     }
+    for (const partition of this.partitions.values()) {
+      if (!partition.paused || (partition !== hindmost && this.buffer.size >= most / 2)) continue;
+      partition.paused = false;
+      this.options.source.resume(partition.id);
+    }
+  }
+
+  /** The partition that holds the ticks back; undefined if all are read up, and ticks follow the clock. */
+  private hindmost(): Partition | undefined {
+    let hindmost: Partition | undefined;
+    for (const partition of this.partitions.values()) {
+      if (partition.next >= partition.end) continue;
+      if (!hindmost || partition.readToMs < hindmost.readToMs) hindmost = partition;
+    }
+    return hindmost;
   }
 
   /** Ticks must come also when no telemetry does: silence has to become `unknown`. */
@@ -297,6 +340,8 @@ export class ScoringEngine implements TelemetryReader {
       this.turns += 1;
       await this.refreshDirectory();
       await this.runDueTicks(generation);
+      if (generation !== this.generation) return;
+      this.keepBounded();
       await this.commit(false);
     })
       .catch((error: unknown) => this.options.log.error({ reason: messageOf(error) }, 'the scoring loop failed a turn'))
@@ -316,17 +361,19 @@ export class ScoringEngine implements TelemetryReader {
 
   /** Tries until it succeeds. False if the assignment changed or the engine stops meanwhile. */
   private async insist(what: string, generation: number, send: () => Promise<void>): Promise<boolean> {
+    if (this.stopping) return false;
+    // A client's own retries may outlast the time there is to stop in.
+    const halted = new Promise<void>((resolve) => (this.halt = resolve));
     for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 2_000)) {
       try {
-        await send();
-        return true;
+        return await Promise.race([send().then(() => true), halted.then(() => false)]);
       } catch (error) {
         this.counters.add('publish.failed');
         this.options.log.warn({ reason: messageOf(error) }, `${what} could not be published: ${messageOf(error)}`);
       }
       if (generation !== this.generation || this.stopping) return false;
       this.turns += 1;
-      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      await within(pauseMs, halted);
     }
   }
 
@@ -341,6 +388,17 @@ export class ScoringEngine implements TelemetryReader {
     const result = this.queue.then(work);
     this.queue = result.catch(() => undefined);
     return result;
+  }
+}
+
+/** Whether the work ends in time. What is left of it then goes on unheeded. */
+async function within(ms: number, work: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => (timer = setTimeout(() => resolve(false), ms)));
+  try {
+    return await Promise.race([work.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

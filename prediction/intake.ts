@@ -3,9 +3,9 @@ import type { Settings } from '../blueprints/settings';
 import type { CellDirectory } from './cell-directory';
 import type { Sample } from './contracts';
 import type { Counters } from './counters';
+import type { DeadLetter } from './dead-letter';
 import { createDecoders, type DecoderName } from './decode/detect';
 import { problem, type DecodeProblem, type DecodeReason } from './decode/decoder';
-import type { DeadLetter } from './publisher';
 import type { PartitionId, TelemetryRecord } from './telemetry-source';
 
 type IntakeReason = DecodeReason | 'oversized' | 'stale' | 'future' | 'unknown-cell';

@@ -1,5 +1,5 @@
 /** Telemetry from Kafka by kafkajs: commits by hand, windows rebuilt by seeking back, a consumer made anew when it dies or stalls. */
-import type { Admin, Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs';
+import type { Admin, Consumer, ConsumerEndBatchProcessEvent, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs';
 import type { Logger } from 'pino';
 import type {
   PartitionId,
@@ -23,6 +23,9 @@ export interface KafkaSourceOptions {
 }
 
 const recordsPerCall = 500;
+
+/** What kafkajs tells of a batch when it is over. */
+type EndedBatch = Omit<ConsumerEndBatchProcessEvent['payload'], 'firstOffset'> & { firstOffset: string | null };
 
 export class KafkaSource implements TelemetrySource {
   private reader: TelemetryReader | undefined;
@@ -108,9 +111,10 @@ export class KafkaSource implements TelemetrySource {
     let watchdog: NodeJS.Timeout | undefined;
     try {
       const ended = new Promise<string>((resolve) => (this.endConsumer = resolve));
-      const { CRASH, FETCH, GROUP_JOIN } = consumer.events;
+      const { CRASH, END_BATCH_PROCESS, FETCH, GROUP_JOIN } = consumer.events;
       consumer.on(CRASH, ({ payload }) => this.endConsumer(payload.error.message));
       consumer.on(FETCH, () => (this.lastFetchMs = this.now()));
+      consumer.on(END_BATCH_PROCESS, ({ payload }) => this.passed(payload));
       consumer.on(GROUP_JOIN, ({ payload }) => this.joined(consumer, payload.memberAssignment));
       await admin.connect();
       await consumer.connect();
@@ -199,6 +203,18 @@ export class KafkaSource implements TelemetrySource {
       payload.resolveOffset(chunk[chunk.length - 1]?.offset ?? batch.lastOffset());
       await payload.heartbeat();
     }
+    const newest = batch.messages[batch.messages.length - 1];
+    const next = Number(batch.lastOffset()) + 1;
+    // Behind the last record may lie what kafkajs keeps to itself: a partition's end can be such a marker for ever.
+    if (newest && Number(newest.offset) + 1 < next) await this.reader?.passed(id, Number(newest.offset) + 1, next, end);
+  }
+
+  /** A batch of nothing but markers or aborted records is never handed over; the reader has to hear that it is over. */
+  private passed({ topic, partition, batchSize, firstOffset, lastOffset, highWatermark }: EndedBatch): void {
+    if (batchSize > 0 || firstOffset === null || this.stopping) return;
+    this.reader
+      ?.passed({ topic, partition }, Number(firstOffset), Number(lastOffset) + 1, Number(highWatermark))
+      .catch((error: unknown) => this.options.log.warn({ reason: String(error) }, 'passed offsets were not noted'));
   }
 }
 

@@ -1,20 +1,7 @@
 /** Where scores and dead letters go. */
 import type { Kafka, Producer } from 'kafkajs';
 import type { Score } from './contracts';
-import type { RecordHeaders } from './decode/decoder';
-
-export interface DeadLetter {
-  reason: string;
-  detail: string;
-  topic: string;
-  partition: number;
-  offset: number;
-  decoder: string;
-  seenAtMs: number;
-  key: Buffer | null;
-  value: Buffer | null;
-  headers: RecordHeaders;
-}
+import { bareLetterRecord, letterRecord, type DeadLetter } from './dead-letter';
 
 export interface ScorePublisher {
   scores(scores: readonly Score[]): Promise<void>;
@@ -27,8 +14,11 @@ export interface KafkaPublisherOptions {
   deadLetterTopic: string;
 }
 
-/** A record that was too large to be read is too large to be written with headers: its beginning has to do. */
-const largestLetterBytes = 900_000;
+/** So many scores, even with drivers and long names, stay below what the broker takes at once. */
+const scoresPerSend = 500;
+
+/** Answers of the broker that stay the same however often the same bytes are sent. */
+const contentRefusals = new Set(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE', 'INVALID_RECORD']);
 
 export class KafkaPublisher implements ScorePublisher {
   private readonly producer: Producer;
@@ -55,32 +45,34 @@ export class KafkaPublisher implements ScorePublisher {
 
   async scores(scores: readonly Score[]): Promise<void> {
     await this.connect();
-    const messages = scores.map((score) => ({ key: score.cell, value: JSON.stringify(score) }));
-    await this.producer.send({ topic: this.options.scoresTopic, acks: -1, messages });
+    for (let i = 0; i < scores.length; i += scoresPerSend) {
+      const some = scores.slice(i, i + scoresPerSend);
+      const messages = some.map((score) => ({ key: score.cell, value: JSON.stringify(score) }));
+      await this.producer.send({ topic: this.options.scoresTopic, acks: -1, messages });
+    }
   }
 
   async deadLetters(letters: readonly DeadLetter[]): Promise<void> {
     await this.connect();
+    const topic = this.options.deadLetterTopic;
     // One at a time: a hundred large ones together would exceed what a request may hold.
     for (const letter of letters) {
-      const truncated = (letter.value?.length ?? 0) > largestLetterBytes;
-      const headers = {
-        ...letter.headers,
-        'understudy-reason': letter.reason,
-        'understudy-detail': letter.detail,
-        'understudy-topic': letter.topic,
-        'understudy-partition': String(letter.partition),
-        'understudy-offset': String(letter.offset),
-        'understudy-decoder': letter.decoder,
-        'understudy-seen-at': new Date(letter.seenAtMs).toISOString(),
-        ...(truncated ? { 'understudy-truncated-from-bytes': String(letter.value?.length) } : {}),
-      };
-      const value = truncated ? (letter.value?.subarray(0, largestLetterBytes) ?? null) : letter.value;
-      await this.producer.send({
-        topic: this.options.deadLetterTopic,
-        acks: -1,
-        messages: [{ key: letter.key, value, headers }],
-      });
+      try {
+        await this.producer.send({ topic, acks: -1, messages: [letterRecord(letter)] });
+      } catch (error) {
+        // Tried again, it would be refused again, and all scoring would wait for this one record.
+        if (!isContentRefused(error)) throw error;
+        await this.producer.send({ topic, acks: -1, messages: [bareLetterRecord(letter)] });
+      }
     }
   }
+}
+
+/** Whether these bytes can never be written, in contrast to a broker that is away or does not let us write now. */
+export function isContentRefused(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  // What kafkajs cannot encode.
+  if (error instanceof TypeError || error instanceof RangeError) return true;
+  const { type } = error as { type?: unknown };
+  return (typeof type === 'string' && contentRefusals.has(type)) || isContentRefused(error.cause);
 }

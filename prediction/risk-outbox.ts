@@ -35,10 +35,8 @@ export class RiskOutbox {
     const before = this.waiting.get(event.cell);
     this.waiting.set(event.cell, { event, sinceTickMs: before?.sinceTickMs ?? tickMs });
     this.counters.add('events');
-    if (!this.sending.has(event.cell)) {
-      const sent = this.deliver(event.cell).finally(() => this.sending.delete(event.cell));
-      this.sending.set(event.cell, sent);
-    }
+    if (this.closed || this.sending.has(event.cell)) return;
+    this.sending.set(event.cell, this.deliver(event.cell));
   }
 
   /** Ticks before this one have no event that waits; Infinity if none does. */
@@ -64,7 +62,11 @@ export class RiskOutbox {
   private async deliver(cell: string): Promise<void> {
     for (;;) {
       const waiting = this.waiting.get(cell);
-      if (!waiting || this.closed) return;
+      if (!waiting || this.closed) {
+        // In the same turn as the look above: an event put from here on finds no delivery and begins one.
+        this.sending.delete(cell);
+        return;
+      }
       try {
         await this.notifier.notify(waiting.event);
       } catch (error) {

@@ -41,6 +41,8 @@ export interface TelemetryReader {
   assigned(partitions: PartitionStart[]): Promise<void>;
   /** Records of one partition in order. `end` is the partition's end when they were fetched. */
   records(from: PartitionId, records: readonly TelemetryRecord[], end: number): Promise<void>;
+  /** Offsets from `first` to before `next` hold no records for a reader, such as the markers that end transactions. */
+  passed(from: PartitionId, first: number, next: number, end: number): Promise<void>;
 }
 
 export interface TelemetrySource {

@@ -207,6 +207,45 @@ describe('Scoring engine on Kafka', function () {
     expect(letters.every((l) => l.headers['understudy-topic'] === topics.telemetry)).to.equal(true);
   });
 
+  it('dead-letters a record that is itself as large as the broker takes', async () => {
+    const topics = await freshTopics();
+    const large = Buffer.alloc(1_040_000, 120);
+    for (const message of [
+      { key: large, value: 'key' },
+      { value: 'headers', headers: { h: large } },
+      { value: large },
+    ]) {
+      await producer.send({ topic: topics.telemetry, messages: [{ ...message, partition: 0 }] });
+    }
+    await startEngine(topics, async () => undefined);
+    await waitUntil(async () => (await committed(topics)) === 3, { withinMs: 30_000, what: 'all is committed' });
+    const letters = await readAll(topics.letters);
+    expect(letters.length).to.equal(3);
+    expect(letters.every((l) => l.headers['understudy-topic'] === topics.telemetry)).to.equal(true);
+  });
+
+  it('goes on ticking when telemetry written in transactions falls silent', async () => {
+    const topics = await freshTopics();
+    const options = { transactionalId: topics.group, idempotent: true, maxInFlightRequests: 1 };
+    const transactional = kafka.producer(options);
+    await transactional.connect();
+    const endMs = Math.floor(Date.now() / 1000) * 1000;
+    const ts = new Date(endMs).toISOString();
+    const metrics = { 'fd.used': 1 };
+    const value = JSON.stringify({ schema: 'understudy.telemetry/v1', cell: 'cell-a', instance: 'x', ts, metrics });
+    const good = await transactional.transaction();
+    await good.send({ topic: topics.telemetry, messages: [{ key: 'cell-a', value }] });
+    await good.commit();
+    // An aborted one behind it: a batch of which nothing is handed over.
+    const bad = await transactional.transaction();
+    await bad.send({ topic: topics.telemetry, messages: [{ key: 'cell-a', value }] });
+    await bad.abort();
+    await transactional.disconnect();
+    const engine = await startEngine(topics, async () => undefined);
+    const lastTick = () => engine.progress().lastTickMs ?? 0;
+    await waitUntil(() => lastTick() > endMs + 5_000, { withinMs: 40_000, what: 'ticks follow the clock' });
+  });
+
   it('commits nothing past a risk that nobody has accepted, and everything once it is', async () => {
     const topics = await freshTopics();
     let isAway = true;
