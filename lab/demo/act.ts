@@ -114,6 +114,7 @@ export class Act {
   async until(what: string, limitS: number, condition: () => boolean): Promise<boolean> {
     const deadline = Date.now() + limitS * 1000;
     while (!condition()) {
+      if (this.isOver) throw new Error(`Act ${this.plan.name} was ended while it waited until ${what}.`);
       if (Date.now() > deadline) {
         this.tell(`Waited ${limitS} s in vain until ${what}.`);
         return false;
@@ -124,7 +125,8 @@ export class Act {
   }
 
   async seconds(s: number): Promise<void> {
-    await new Promise((resolve) => setTimeout(resolve, s * 1000));
+    const untilMs = Date.now() + s * 1000;
+    await this.until(`${s} s had passed`, s + 1, () => Date.now() >= untilMs);
   }
 
   /** Stops watching and loading, without a report. */
