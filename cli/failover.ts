@@ -73,11 +73,6 @@ export function overrideCommand(): Command {
     );
 }
 
-/** Adds both groups of commands to a program. */
-export function registerFailoverCommands(program: Command): void {
-  program.addCommand(failoverCommand()).addCommand(overrideCommand());
-}
-
 /**
  * As an update, which answers; if no worker is there to answer, as a signal, which the server keeps until one is. An
  * order that arrives both ways is heard once: the second finds it in force and is refused.

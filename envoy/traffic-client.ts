@@ -7,19 +7,12 @@ import {
   type ServiceError,
   type requestCallback,
 } from '@grpc/grpc-js';
-import { RefusedError, StaleEpochError, type CellShare } from '../blueprints/records';
+import { RefusedError, StaleEpochError, type CellShare, type TrafficChange } from '../blueprints/records';
+import type { CellLoad } from './load-ledger';
 import { trafficService } from './protos';
 
-export interface ApplySplit {
-  service: string;
-  /** The change is refused with StaleEpochError unless this is the current epoch. */
-  expectedEpoch: number;
-  /** The whole split; cells that are not named leave the configuration. */
-  split: CellShare[];
-  reason: string;
-  by: string;
-  /** The same key again answers as the first time, without a second change. */
-  idempotencyKey: string;
+/** The whole split; cells that are not named leave the configuration. */
+export interface ApplySplit extends TrafficChange {
   /** Milliseconds to wait for acknowledgements; left out, the control plane's configured time. */
   waitMs?: number;
 }
@@ -39,22 +32,8 @@ export interface ApplyResult {
   tookMs: number;
 }
 
-export interface CellTraffic {
-  cell: string;
-  shareBp: number;
-  coverInstances: number;
-  /** False while no load report covers the cell: the figures then say nothing. */
-  measured: boolean;
-  requestsPerSecond: number;
-  errorRatio: number;
-  requestsInFlight: number;
-  measuredBp: number;
-  /** Age of the newest load report that covers the cell. */
-  ageMs: number;
-  /** Since the control plane began to count. */
-  requestsTotal: number;
-  errorsTotal: number;
-}
+/** What a cell is to carry, and what load reports say that it does. */
+export interface CellTraffic extends CellShare, CellLoad {}
 
 export interface TrafficView {
   service: string;

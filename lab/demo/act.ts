@@ -101,10 +101,6 @@ export class Act {
     return this.series.phases.at(-1)?.phase ?? null;
   }
 
-  get probability(): number {
-    return this.series.risk.at(-1)?.probability ?? 0;
-  }
-
   tell(text: string, t = this.t): void {
     this.series.events.push({ t, text });
     this.stage.tell(`${t.toFixed(1).padStart(6)} s  ${text}`);
