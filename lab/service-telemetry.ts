@@ -1,5 +1,4 @@
 /** What the reference service says about itself: OpenTelemetry SDK metrics, exported as OTLP records to Kafka. */
-import { getHeapStatistics } from 'node:v8';
 import { HostMetrics } from '@opentelemetry/host-metrics';
 import { RuntimeNodeInstrumentation } from '@opentelemetry/instrumentation-runtime-node';
 import { JsonMetricsSerializer, ProtobufMetricsSerializer } from '@opentelemetry/otlp-transformer';
@@ -11,6 +10,7 @@ import {
   type PushMetricExporter,
   type ResourceMetrics,
 } from '@opentelemetry/sdk-metrics';
+import { heapLimitBytes } from './heap-limit';
 import { KafkaSink } from './kafka-sink';
 import { otlpTopic } from './topics';
 
@@ -58,15 +58,6 @@ class KafkaMetricExporter implements PushMetricExporter {
   shutdown(): Promise<void> {
     return this.sink.stop();
   }
-}
-
-/**
- * The heap size at which V8 gives up, in bytes. `heap_size_limit` would add the young generation (48 MiB by default),
- * which a leak can never fill: a 64 MiB heap would die at 57 % of it.
- */
-export function heapLimitBytes(execArgv = process.execArgv): number {
-  const flag = execArgv.findLast((argument) => /^--max[-_]old[-_]space[-_]size=\d+$/.test(argument));
-  return flag ? Number(flag.slice(flag.indexOf('=') + 1)) * 1024 * 1024 : getHeapStatistics().heap_size_limit;
 }
 
 export function startTelemetry(options: TelemetryOptions): ServiceTelemetry {
