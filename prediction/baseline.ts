@@ -1,11 +1,9 @@
 /** What is normal for one metric of one cell: robust centre and scale of its own recent past, lagging behind the present. */
 
-/** Steps per block. */
-export const blockSteps = 5;
-/** Blocks in the baseline: 240 steps. */
+/** Blocks (see trend.ts) in the baseline: 240 steps. */
 export const baselineBlocks = 48;
-/** Newest blocks kept out, so that a degradation does not become normal while it begins. */
-export const lagBlocks = 2;
+/** Newest blocks kept out, 20 steps, so that a degradation does not become normal while it begins. */
+export const lagBlocks = 4;
 const minBlocks = 2;
 
 /** Ascending values with removal and insertion by shifting: cheaper than sorting anew each block. */
@@ -40,13 +38,10 @@ class SortedWindow {
 }
 
 export class Baseline {
-  /** NaN until 20 steps have been seen. */
+  /** NaN until 30 steps have been seen. */
   centre = NaN;
   scale = NaN;
 
-  private n = 0;
-  private mean = 0;
-  private m2 = 0;
   private readonly lagMeans = new Float64Array(lagBlocks);
   private readonly lagVariances = new Float64Array(lagBlocks);
   private lagging = 0;
@@ -56,23 +51,13 @@ export class Baseline {
   private readonly sortedMeans = new SortedWindow();
   private readonly sortedVariances = new SortedWindow();
 
-  /** `closesBlock`: whether this step is the last of its block (aligned to absolute steps, so that a replay agrees). */
-  observe(value: number, closesBlock: boolean, frozen: boolean): void {
-    if (value === value) {
-      this.n += 1;
-      const difference = value - this.mean;
-      this.mean += difference / this.n;
-      this.m2 += difference * (value - this.mean);
-    }
-    if (!closesBlock) return;
+  /** Takes a closed block; one with fewer than 3 values is passed over. */
+  close(mean: number, variance: number, count: number, frozen: boolean): void {
     if (frozen) this.lagging = 0;
-    else if (this.n >= 3) this.close(this.mean, this.m2 / this.n);
-    this.n = 0;
-    this.mean = 0;
-    this.m2 = 0;
+    else if (count >= 3) this.queue(mean, variance);
   }
 
-  private close(mean: number, variance: number): void {
+  private queue(mean: number, variance: number): void {
     if (this.lagging === lagBlocks) {
       this.admit(this.lagMeans[0] as number, this.lagVariances[0] as number);
       this.lagMeans.copyWithin(0, 1);

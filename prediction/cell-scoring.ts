@@ -4,7 +4,7 @@ import type { RiskEvent, Sample, Score } from './contracts';
 import type { Counters } from './counters';
 import { contributions, drivers } from './explain';
 import { featureSpec, historySteps } from './feature-spec';
-import { FeatureExtractor, type TickInfo } from './features';
+import { FeatureExtractor } from './features';
 import type { Model } from './model';
 import { advance, type RiskEpisode } from './risk-episode';
 import { cumulative, isUnknown, novelty, probabilityWithin, scoreOf, type TelemetryState } from './score';
@@ -78,14 +78,18 @@ export class CellScoring {
     const due = this.due(tickMs);
     if (due.length === 0) return [];
     const rows = model.rows(due.length);
-    const infos: TickInfo[] = due.map(({ cell, known }, i) => {
-      this.extractor.describe(cell, { sloLatencyMs: known.sloLatencyMs });
-      return { ...this.extractor.tick(cell, tickMs, rows, i * this.extractor.featureCount) };
-    });
+    for (const { cell, known } of due) {
+      this.extractor.describe(cell, { sloLatencyMs: known.sloLatencyMs, cohort: known.service });
+    }
+    this.extractor.tick(
+      due.map(({ cell }) => cell),
+      tickMs,
+      rows,
+    );
     const hazards = await model.run(due.length);
     let explained = 0;
     return due.map(({ cell, known, state }, i) => {
-      const telemetry: TelemetryState = { ...(infos[i] as TickInfo), stepMs, skewMs: state.skewMs };
+      const telemetry: TelemetryState = { ...this.extractor.info(cell), stepMs, skewMs: state.skewMs };
       const offset = i * this.extractor.featureCount;
       const score = this.score(cell, known, tickMs, telemetry, rows, offset, hazards, i * model.bins);
       const probability = this.probability(score, known);

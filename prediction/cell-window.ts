@@ -1,11 +1,13 @@
-/** What the extractor remembers of one cell: its instances' newest samples and, per metric, recent steps and baseline. */
+/** What the extractor remembers of one cell: its instances' newest samples and, per metric it sends, trend and baseline. */
 import { Baseline } from './baseline';
 import { metricNames, metrics, type MetricName } from './metrics';
-import { Ring } from './ring';
-import { computeTrend, emptyTrend } from './trend';
+import { Trend, blockSteps } from './trend';
 
 /** More instances than this in one cell are ignored: telemetry is not trusted to be small. */
 export const maxInstancesPerCell = 64;
+
+/** Larger values are taken as this: their squares still have to be numbers. */
+const largestValue = 1e15;
 
 export const metricIndex: Readonly<Record<MetricName, number>> = Object.fromEntries(
   metricNames.map((name, i) => [name, i]),
@@ -21,51 +23,77 @@ class InstanceSamples {
 
 /** One metric of one cell over time. */
 export class Track {
-  readonly ring = new Ring();
   readonly baseline = new Baseline();
-  readonly trend = emptyTrend();
+  readonly trend = new Trend();
   /** The newest step's value; NaN if missing. */
   last = NaN;
-  /** Distance of `last` from the baseline in robust standard deviations; NaN without a baseline. */
-  z = NaN;
   /** The value at which the metric is exhausted; NaN if unknown. */
   limit = NaN;
+  /** Smallest distance from the baseline that counts as one standard deviation. */
+  scale = NaN;
+  /** Distance of the short window's mean from the baseline in robust standard deviations; NaN without either. */
+  z = NaN;
+  /** Logarithm of the short window's mean over the baseline. */
+  logRatio = NaN;
+  /** Distance of the short window's mean from the peers' median, in the same standard deviations. */
+  peer = NaN;
   private lastSeenStep = -Infinity;
 
-  step(value: number, step: number, closesBlock: boolean, frozen: boolean): void {
+  /** `place`: of the step in its block, 1 to `blockSteps`. */
+  step(value: number, step: number, place: number, frozen: boolean): void {
     this.last = value;
     if (value === value) this.lastSeenStep = step;
-    this.ring.push(value);
-    // z is taken before the value can move the baseline (which lags anyway).
-    this.baseline.observe(value, closesBlock, frozen);
+    const { trend } = this;
+    trend.step(value, place);
+    if (place === blockSteps) this.baseline.close(trend.blockMean, trend.blockVariance, trend.blockCount, frozen);
   }
 
   /** Whether the cell sends this metric at all, as far as the window reaches. */
   isKnown(step: number, windowSteps: number): boolean {
     return step - this.lastSeenStep <= windowSteps;
   }
+}
 
-  computeTrend(): void {
-    computeTrend(this.ring, this.trend);
-  }
+/** How far a tick's features can be believed. The extractor reuses the object: copy what is kept. */
+export interface TickInfo {
+  /** Share of the metrics this cell is known to send that have a value at this tick; 0 if none is known. */
+  coverage: number;
+  /** Age of the cell's newest sample; Infinity if there is none. */
+  newestSampleAgeMs: number;
+  /** Instances heard of within the last 3 steps, of those heard of within the last 60. */
+  freshInstances: number;
+  knownInstances: number;
+  /** Steps since the cell was first seen, at most `historySteps`. */
+  historySteps: number;
 }
 
 export class CellWindow {
-  readonly tracks: readonly Track[];
+  /** By the specification's order of metrics; made when the metric is first sent. */
+  readonly tracks: (Track | undefined)[];
   /** The cell's value per metric at the newest step; NaN if missing. */
   readonly current = new Float64Array(metricNames.length).fill(NaN);
+  readonly info: TickInfo = {
+    coverage: 0,
+    newestSampleAgeMs: Infinity,
+    freshInstances: 0,
+    knownInstances: 0,
+    historySteps: 0,
+  };
+  /** As declared; NaN if nothing is. */
   sloLatencyS = NaN;
+  /** Cells of one service are compared with each other; undefined: with none. */
+  cohort: string | undefined;
   frozen = false;
   firstStep = -Infinity;
   lastStep = -Infinity;
   newestMs = -Infinity;
   freshInstances = 0;
   private readonly instances = new Map<string, InstanceSamples>();
-  /** Spreads the closing of baseline blocks over steps, so that not all cells do it at once. */
+  /** Spreads the closing of blocks over steps, so that not all cells do it at once. */
   readonly blockOffset: number;
 
-  constructor(cell: string, trackCount: number, blockSteps: number) {
-    this.tracks = Array.from({ length: trackCount }, () => new Track());
+  constructor(cell: string, trackCount: number) {
+    this.tracks = new Array<Track | undefined>(trackCount).fill(undefined);
     let hash = 0;
     for (let i = 0; i < cell.length; i++) hash = (Math.imul(hash, 31) + cell.charCodeAt(i)) >>> 0;
     this.blockOffset = hash % blockSteps;
@@ -85,10 +113,11 @@ export class CellWindow {
     }
     const index = metricIndex[metric];
     const known = samples.times[index] as number;
+    const bounded = value > largestValue ? largestValue : value < -largestValue ? -largestValue : value;
     // Equal times happen by redelivery; should the values differ, the larger wins whatever the order.
-    if (atMs < known || (atMs === known && value <= (samples.values[index] as number))) return false;
+    if (atMs < known || (atMs === known && bounded <= (samples.values[index] as number))) return false;
     samples.times[index] = atMs;
-    samples.values[index] = value;
+    samples.values[index] = bounded;
     if (atMs > samples.newestMs) samples.newestMs = atMs;
     if (atMs > this.newestMs) this.newestMs = atMs;
     return true;
@@ -96,29 +125,29 @@ export class CellWindow {
 
   /** Brings `current` to `atMs`: values not older than `holdMs`, put together by each metric's rule. */
   aggregate(atMs: number, holdMs: number, forgetMs: number): void {
-    this.current.fill(NaN);
+    const { current } = this;
+    current.fill(NaN);
     this.freshInstances = 0;
     for (const [name, samples] of this.instances) {
       if (samples.newestMs <= atMs - forgetMs) {
         this.instances.delete(name);
         continue;
       }
-      if (samples.newestMs > atMs - holdMs) this.freshInstances += 1;
-    }
-    for (let m = 0; m < metricNames.length; m++) {
-      const aggregate = aggregates[m];
-      let n = 0;
-      let result = NaN;
-      for (const samples of this.instances.values()) {
-        if ((samples.times[m] as number) <= atMs - holdMs) continue;
-        const value = samples.values[m] as number;
-        if (n === 0) result = value;
-        else if (aggregate === 'max') result = Math.max(result, value);
-        else if (aggregate === 'min') result = Math.min(result, value);
-        else result += value;
-        n += 1;
+      if (samples.newestMs <= atMs - holdMs) continue;
+      this.freshInstances += 1;
+      const { times, values } = samples;
+      for (let m = 0; m < current.length; m++) {
+        if ((times[m] as number) <= atMs - holdMs) continue;
+        const value = values[m] as number;
+        const before = current[m] as number;
+        if (before !== before) current[m] = value;
+        else {
+          const aggregate = aggregates[m];
+          if (aggregate === 'max') current[m] = value > before ? value : before;
+          else if (aggregate === 'min') current[m] = value < before ? value : before;
+          else current[m] = before + value;
+        }
       }
-      this.current[m] = aggregate === 'mean' && n > 0 ? result / n : result;
     }
   }
 }

@@ -1,7 +1,7 @@
 /** Replays recorded samples through the extractor: the rows a model is trained on are the rows it is served with. */
 import type { Sample } from './contracts';
 import { featureSpec } from './feature-spec';
-import { FeatureExtractor, type TickInfo } from './features';
+import { FeatureExtractor, type CellFacts, type TickInfo } from './features';
 
 export interface FeatureRow {
   cell: string;
@@ -11,10 +11,8 @@ export interface FeatureRow {
   info: TickInfo;
 }
 
-export interface ReplayFacts {
-  /** Latency objective by cell, as the service's blueprint declares it. */
-  sloLatencyMs?: Readonly<Record<string, number>>;
-}
+/** What the configuration would say, by cell. */
+export type ReplayFacts = Readonly<Record<string, CellFacts>>;
 
 /**
  * Rows of every cell from its first sample to the end of the recording, in order of time, cells in order of first
@@ -24,28 +22,32 @@ export function* featureRows(
   samples: Iterable<Sample>,
   stepMs: number,
   facts: ReplayFacts = {},
+  extractor = new FeatureExtractor(featureSpec, stepMs),
 ): Generator<FeatureRow> {
   const ordered = [...samples].sort((a, b) => a.atMs - b.atMs);
   const last = ordered[ordered.length - 1];
   if (!last) return;
-  const extractor = new FeatureExtractor(featureSpec, stepMs);
-  const cells = new Set<string>();
+  const known = new Set<string>();
+  const cells: string[] = [];
+  let rows = new Float32Array(0);
   let next = 0;
   const end = Math.ceil(last.atMs / stepMs) * stepMs;
   for (let atMs = Math.ceil((ordered[0] as Sample).atMs / stepMs) * stepMs; atMs <= end; atMs += stepMs) {
     for (; next < ordered.length && (ordered[next] as Sample).atMs <= atMs; next++) {
       const sample = ordered[next] as Sample;
-      if (!cells.has(sample.cell)) {
-        cells.add(sample.cell);
-        const sloLatencyMs = facts.sloLatencyMs?.[sample.cell];
-        if (sloLatencyMs !== undefined) extractor.describe(sample.cell, { sloLatencyMs });
+      if (!known.has(sample.cell)) {
+        known.add(sample.cell);
+        cells.push(sample.cell);
+        extractor.describe(sample.cell, facts[sample.cell] ?? {});
       }
       extractor.observe(sample);
     }
-    for (const cell of cells) {
-      const row = new Float32Array(extractor.featureCount);
-      const info = { ...extractor.tick(cell, atMs, row, 0) };
-      yield { cell, atMs, features: row, info };
+    const size = cells.length * extractor.featureCount;
+    if (rows.length < size) rows = new Float32Array(size);
+    extractor.tick(cells, atMs, rows);
+    for (const [i, cell] of cells.entries()) {
+      const features = rows.slice(i * extractor.featureCount, (i + 1) * extractor.featureCount);
+      yield { cell, atMs, features, info: { ...extractor.info(cell) } };
     }
   }
 }

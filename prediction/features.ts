@@ -1,31 +1,23 @@
 /** The streaming feature extractor, the only place where a feature is computed, for training and for serving. */
-import { CellWindow, metricIndex, type Track } from './cell-window';
+import { CellWindow, metricIndex, Track, type TickInfo } from './cell-window';
+import { Cohorts } from './cohort';
 import type { Sample } from './contracts';
-import { featuresOf, historySteps, type CrossFeature, type FeatureSpec, type MetricFeature } from './feature-spec';
+import { CrossFeatures } from './cross-features';
+import { featuresOf, historySteps, type FeatureSpec, type TrackedMetric } from './feature-spec';
+import { bounded, metricFeature, placeAgainstBaseline, stepsToLimit } from './metric-features';
 import { metrics, type MetricName } from './metrics';
+import { blockSteps } from './trend';
 
+export type { TickInfo } from './cell-window';
 export { featureNames, featureSpec, featureSpecHash, historySteps } from './feature-spec';
-
-/** How far a tick's features can be believed. The extractor reuses the object: copy what is kept. */
-export interface TickInfo {
-  /** Share of the metrics this cell is known to send that have a value at this tick; 0 if none is known. */
-  coverage: number;
-  /** Age of the cell's newest sample; Infinity if there is none. */
-  newestSampleAgeMs: number;
-  /** Instances heard of within the last 3 steps, of those heard of within the last 60. */
-  freshInstances: number;
-  knownInstances: number;
-  /** Steps since the cell was first seen, at most `historySteps`. */
-  historySteps: number;
-}
 
 /** The figures behind a sentence about one metric of one cell. NaN where unknown. */
 export interface MetricFigures {
   value: number;
-  /** Mean of the last 10 steps: what a metric that jumps about is at. NaN while there are too few. */
+  /** Mean of the last 6 to 10 steps: what a metric that jumps about is at. NaN while there are too few. */
   recent: number;
   limit: number;
-  /** Per step, over the last 30 steps. */
+  /** Per step, over the last 26 to 30 steps. */
   slope: number;
   /** Steps until the limit at the present slope; Infinity if it does not rise. */
   stepsToLimit: number;
@@ -33,23 +25,22 @@ export interface MetricFigures {
   z: number;
 }
 
-const clamp = (value: number, low: number, high: number) => (value < low ? low : value > high ? high : value);
-
-/** NaN stays NaN; absurd telemetry becomes a large number rather than an infinite one. */
-const bounded = (value: number) => clamp(value, -1e6, 1e6);
+/** What the configuration says about a cell. Without an objective a multiple of the usual p99 stands for it. */
+export interface CellFacts {
+  sloLatencyMs?: number | undefined;
+  /** Cells of one cohort (a service) are compared with each other. */
+  cohort?: string | undefined;
+}
 
 export class FeatureExtractor {
   readonly featureCount: number;
   private readonly cells = new Map<string, CellWindow>();
   private readonly trackOf = new Map<MetricName, number>();
   private readonly limits: readonly (number | MetricName | undefined)[];
-  private readonly info: TickInfo = {
-    coverage: 0,
-    newestSampleAgeMs: Infinity,
-    freshInstances: 0,
-    knownInstances: 0,
-    historySteps: 0,
-  };
+  private readonly cross: CrossFeatures;
+  private readonly cohorts: Cohorts;
+  private readonly most: number;
+  private readonly due: CellWindow[] = [];
 
   constructor(
     readonly spec: FeatureSpec,
@@ -58,6 +49,9 @@ export class FeatureExtractor {
     this.featureCount = featuresOf(spec).length;
     spec.tracked.forEach(({ metric }, i) => this.trackOf.set(metric, i));
     this.limits = spec.tracked.map(({ metric }) => metrics[metric].limit);
+    this.cross = new CrossFeatures(spec, stepMs);
+    this.cohorts = new Cohorts(spec.tracked.length, spec.constants.minPeers ?? 2);
+    this.most = spec.constants.maxStepsToLimit ?? Infinity;
   }
 
   get cellCount(): number {
@@ -69,9 +63,10 @@ export class FeatureExtractor {
     return this.window(sample.cell).observe(sample.instance, sample.metric, sample.atMs, sample.value);
   }
 
-  /** What the configuration says about a cell; without it the features that need it are missing. */
-  describe(cell: string, facts: { sloLatencyMs?: number }): void {
-    this.window(cell).sloLatencyS = facts.sloLatencyMs === undefined ? NaN : facts.sloLatencyMs / 1000;
+  describe(cell: string, { sloLatencyMs, cohort }: CellFacts): void {
+    const window = this.window(cell);
+    window.sloLatencyS = sloLatencyMs === undefined ? NaN : sloLatencyMs / 1000;
+    window.cohort = cohort;
   }
 
   /** While a cell's risk is high its baseline must not learn: a slow leak would become normal. */
@@ -85,39 +80,40 @@ export class FeatureExtractor {
   }
 
   /**
-   * Closes the step that ends at `atMs` (a multiple of the step) and writes the cell's features to `out` from
-   * `offset` on. Steps that were left out since the last tick count as missing.
+   * Closes the step that ends at `atMs` (a multiple of the step) for the cells and writes their features to `out`, one
+   * row after the other. All cells of a cohort have to be in one call. Steps left out since a cell's last tick count as
+   * missing.
    */
-  tick(cell: string, atMs: number, out: Float32Array, offset: number): TickInfo {
-    const window = this.window(cell);
+  tick(cells: readonly string[], atMs: number, out: Float32Array): void {
+    const { due, cohorts } = this;
+    due.length = 0;
+    cohorts.clear();
     const step = Math.round(atMs / this.stepMs);
-    if (window.firstStep === -Infinity) window.firstStep = step;
-    const skipped = window.lastStep === -Infinity ? 0 : Math.min(step - window.lastStep - 1, historySteps);
-    for (let s = step - skipped; s < step; s++) this.advance(window, s, true);
-    const { constants } = this.spec;
-    window.aggregate(
-      atMs,
-      (constants.holdSteps ?? 3) * this.stepMs,
-      (constants.forgetInstanceSteps ?? 60) * this.stepMs,
-    );
-    this.advance(window, step, false);
-    window.lastStep = step;
-    this.write(window, atMs, step, out, offset);
-    return this.info;
+    for (const cell of cells) {
+      const window = this.window(cell);
+      this.close(window, atMs, step);
+      due.push(window);
+      cohorts.add(window);
+    }
+    cohorts.compare();
+    for (let i = 0; i < due.length; i++) this.write(due[i] as CellWindow, atMs, step, out, i * this.featureCount);
   }
 
-  /** The figures of the last tick. Undefined for an unknown cell or a metric without features. */
+  /** How far the cell's last features can be believed. Used again at the next tick. */
+  info(cell: string): TickInfo {
+    return this.window(cell).info;
+  }
+
+  /** The figures of the last tick. Undefined for an unknown cell or a metric it never sent. */
   figures(cell: string, metric: MetricName): MetricFigures | undefined {
-    const window = this.cells.get(cell);
-    const track = window?.tracks[this.trackOf.get(metric) ?? -1];
+    const track = this.cells.get(cell)?.tracks[this.trackOf.get(metric) ?? -1];
     if (!track) return undefined;
-    const { slope } = track.trend.mid;
     return {
       value: track.last,
       recent: track.trend.short.mean,
       limit: track.limit,
-      slope,
-      stepsToLimit: stepsToLimit(track, this.spec.constants.maxStepsToLimit ?? Infinity),
+      slope: track.trend.mid.slope,
+      stepsToLimit: stepsToLimit(track, this.most),
       baseline: track.baseline.centre,
       z: track.z,
     };
@@ -126,159 +122,74 @@ export class FeatureExtractor {
   private window(cell: string): CellWindow {
     let window = this.cells.get(cell);
     if (!window) {
-      window = new CellWindow(cell, this.spec.tracked.length, this.spec.constants.blockSteps ?? 5);
+      window = new CellWindow(cell, this.spec.tracked.length);
       this.cells.set(cell, window);
     }
     return window;
   }
 
-  private advance(window: CellWindow, step: number, missing: boolean): void {
-    const blockSteps = this.spec.constants.blockSteps ?? 5;
-    const closesBlock = (step + window.blockOffset) % blockSteps === 0;
-    this.spec.tracked.forEach(({ metric }, i) => {
-      const value = missing ? NaN : (window.current[metricIndex[metric]] as number);
-      (window.tracks[i] as Track).step(value, step, closesBlock, window.frozen);
-    });
+  /** Brings a cell's tracks to the step: the part of a tick that looks at no other cell. */
+  private close(window: CellWindow, atMs: number, step: number): void {
+    const { constants, tracked } = this.spec;
+    if (window.firstStep === -Infinity) window.firstStep = step;
+    const skipped = window.lastStep === -Infinity ? 0 : Math.min(step - window.lastStep - 1, historySteps);
+    for (let s = step - skipped; s < step; s++) {
+      const place = placeInBlock(s, window);
+      for (const track of window.tracks) track?.step(NaN, s, place, window.frozen);
+    }
+    const { stepMs } = this;
+    window.aggregate(atMs, (constants.holdSteps ?? 3) * stepMs, (constants.forgetInstanceSteps ?? 60) * stepMs);
+    const place = placeInBlock(step, window);
+    for (let i = 0; i < tracked.length; i++) {
+      const about = tracked[i] as TrackedMetric;
+      const value = window.current[metricIndex[about.metric]] as number;
+      let track = window.tracks[i];
+      if (!track) {
+        if (value !== value) continue;
+        track = window.tracks[i] = new Track();
+      }
+      track.step(value, step, place, window.frozen);
+      const limit = this.limits[i];
+      track.limit =
+        typeof limit === 'number' ? limit : limit === undefined ? NaN : (window.current[metricIndex[limit]] as number);
+      placeAgainstBaseline(track, about, this.spec);
+      track.peer = NaN;
+    }
+    window.lastStep = step;
   }
 
   private write(window: CellWindow, atMs: number, step: number, out: Float32Array, offset: number): void {
-    const { spec } = this;
-    const relativeFloor = spec.constants.relativeZFloor ?? 0;
-    const largest = spec.constants.largestZ ?? 50;
+    const { tracked, cross } = this.spec;
     let at = offset;
     let known = 0;
     let present = 0;
-    let missing = 0;
-    let deviating = 0;
-    let largestZ = 0;
-    for (let i = 0; i < spec.tracked.length; i++) {
-      const tracked = spec.tracked[i] as (typeof spec.tracked)[number];
-      const track = window.tracks[i] as Track;
-      const limit = this.limits[i];
-      track.computeTrend();
-      track.limit =
-        typeof limit === 'number' ? limit : limit === undefined ? NaN : (window.current[metricIndex[limit]] as number);
-      const { centre, scale } = track.baseline;
-      const floor = Math.max(tracked.zFloor, relativeFloor * Math.abs(centre), scale);
-      track.z = clamp((track.last - centre) / floor, -largest, largest);
+    let recent = 0;
+    for (let i = 0; i < tracked.length; i++) {
+      const { features, zFloor } = tracked[i] as TrackedMetric;
+      const track = window.tracks[i];
+      if (!track) {
+        out.fill(NaN, at, at + features.length);
+        at += features.length;
+        continue;
+      }
       if (track.isKnown(step, historySteps)) {
         known += 1;
-        missing += track.trend.missing;
+        recent += track.trend.present;
         if (track.last === track.last) present += 1;
       }
-      const deviation = Math.abs(track.z);
-      if (deviation > (spec.constants.deviatingZ ?? 4)) deviating += 1;
-      if (deviation > largestZ) largestZ = deviation;
-      for (const feature of tracked.features) out[at++] = bounded(this.metricFeature(feature, track));
+      for (let f = 0; f < features.length; f++) {
+        out[at++] = bounded(metricFeature(features[f] as (typeof features)[number], track, zFloor, this.most));
+      }
     }
-    const { info } = this;
+    const { info } = window;
     info.coverage = known === 0 ? 0 : present / known;
     info.newestSampleAgeMs = atMs - window.newestMs;
     info.freshInstances = window.freshInstances;
     info.knownInstances = window.instanceCount;
     info.historySteps = Math.min(step - window.firstStep, historySteps);
-    const missingShare = known === 0 ? NaN : missing / known;
-    for (const { feature } of spec.cross) {
-      out[at++] = bounded(this.crossFeature(feature, window, known === 0 ? NaN : deviating, largestZ, missingShare));
-    }
-  }
-
-  private metricFeature(feature: MetricFeature, track: Track): number {
-    const { trend, limit } = track;
-    switch (feature) {
-      case 'share':
-        return track.last / limit;
-      case 'floor-share':
-        return trend.floor / limit;
-      case 'slope-10':
-        return trend.short.slope / limit;
-      case 'slope-30':
-        return trend.mid.slope / limit;
-      case 'r2-30':
-        return trend.mid.r2;
-      case 'floor-slope-10':
-        return trend.floorSlopeShort / limit;
-      case 'floor-slope-20':
-        return trend.floorSlopeLong / limit;
-      case 'log-steps-to-limit':
-        return Math.log1p(stepsToLimit(track, this.spec.constants.maxStepsToLimit ?? Infinity));
-      case 'z':
-        return track.z;
-      case 'gap':
-        return relative(trend.short.mean - trend.long.mean, trend.long.mean);
-      case 'relative-slope-30':
-        return relative(trend.mid.slope, trend.mid.mean);
-      case 'sd-ratio':
-        return trend.long.sd > 0 ? clamp(trend.short.sd / trend.long.sd, 0, 10) : NaN;
-    }
-  }
-
-  private crossFeature(
-    feature: CrossFeature,
-    window: CellWindow,
-    deviating: number,
-    largestZ: number,
-    missing: number,
-  ): number {
-    const p99 = window.current[metricIndex['http.latency_p99_s']] as number;
-    const p50 = window.current[metricIndex['http.latency_p50_s']] as number;
-    switch (feature) {
-      case 'latency-p99-per-slo':
-        return clamp(p99 / window.sloLatencyS, 0, 50);
-      case 'latency-spread':
-        return logRatio(p99, p50);
-      case 'latency-per-load':
-        return this.perLoad(window, 'http.latency_p50_s');
-      case 'cpu-per-request':
-        return this.perLoad(window, 'cpu.utilization');
-      case 'in-flight-per-load': {
-        // Little's law: requests in flight that rate and latency do not account for.
-        const rate = window.current[metricIndex['http.request_rate']] as number;
-        const inFlight = window.current[metricIndex['http.in_flight']] as number;
-        return Math.log1p(clamp(inFlight / Math.max(1, rate * p50), 0, 1e6));
-      }
-      case 'deviating-metrics':
-        return deviating;
-      case 'largest-z':
-        return largestZ;
-      case 'fresh-instances':
-        return this.info.knownInstances === 0 ? NaN : this.info.freshInstances / this.info.knownInstances;
-      case 'missing':
-        return missing;
-      case 'sample-age':
-        return clamp(this.info.newestSampleAgeMs / this.stepMs, 0, 60);
-      case 'log-uptime':
-        return Math.log1p(((window.current[metricIndex['process.uptime_s']] as number) * 1000) / this.stepMs);
-      case 'log-history':
-        return Math.log1p(this.info.historySteps);
-    }
-  }
-
-  /** How much more of the metric a request costs than it usually does, as a logarithm. */
-  private perLoad(window: CellWindow, metric: MetricName): number {
-    const track = window.tracks[this.trackOf.get(metric) ?? -1];
-    const rate = window.tracks[this.trackOf.get('http.request_rate') ?? -1];
-    if (!track || !rate) return NaN;
-    return clamp(logRatio(track.last, track.baseline.centre) - logRatio(rate.last, rate.baseline.centre), -5, 5);
+    this.cross.gather(window, known === 0 ? NaN : 1 - recent / known);
+    for (const { feature } of cross) out[at++] = bounded(this.cross.value(feature, window));
   }
 }
 
-function logRatio(a: number, b: number): number {
-  return a > 0 && b > 0 ? clamp(Math.log(a / b), -10, 10) : NaN;
-}
-
-function relative(value: number, to: number): number {
-  const base = Math.abs(to);
-  return base > 0 ? clamp(value / base, -10, 10) : value === 0 ? 0 : NaN;
-}
-
-/** By the slope of the last 30 steps or that of the floor, whichever is steeper: being early costs less than being late. */
-function stepsToLimit(track: Track, most: number): number {
-  const left = track.limit - track.last;
-  const { slope } = track.trend.mid;
-  if (!(left === left) || !(slope === slope)) return NaN;
-  if (left <= 0) return 0;
-  const floorSlope = track.trend.floorSlopeLong;
-  const steepest = floorSlope > slope ? floorSlope : slope;
-  return steepest > 0 ? Math.min(left / steepest, most) : most;
-}
+const placeInBlock = (step: number, window: CellWindow) => ((step + window.blockOffset) % blockSteps) + 1;

@@ -1,7 +1,7 @@
 /** The canonical metrics: the one table of names, units and limits that decoders, features, documents and the lab share. */
 
 /** How the values of a cell's instances become the cell's one value at a tick. */
-export type CellAggregate = 'max' | 'sum' | 'mean' | 'min';
+export type CellAggregate = 'max' | 'sum' | 'min';
 
 export interface MetricDefinition {
   /** SI unit or `1` for a ratio. */

@@ -1,120 +1,151 @@
 /**
- * Turns a recording into what a trainer reads: a float32 matrix of features, computed by the extractor that also serves,
- * and beside it labels and episodes. Run as `node dist/models/training/export-rows.js --recording DIR[,DIR...] --out DIR`.
+ * Turns recordings into what a trainer reads: a float32 matrix of features, computed by the extractor that also serves,
+ * and beside it labels, groups and incidents. Run as `node dist/models/training/export-rows.js --recordings DIR[,DIR...] --out DIR`.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { numberFlag, readFlags } from '../../lab/arguments';
+import { createWriteStream, mkdirSync, readFileSync, readdirSync, writeFileSync, type WriteStream } from 'node:fs';
+import { once } from 'node:events';
+import { basename, join } from 'node:path';
+import { readFlags } from '../../lab/arguments';
 import { seededRandom } from '../../lab/random';
-import { readEpisodes, readIncidents, readSamples } from '../../lab/recording';
 import type { Sample } from '../../prediction/contracts';
-import { featureRows } from '../../prediction/feature-rows';
+import { featureRows, type ReplayFacts } from '../../prediction/feature-rows';
 import { featureNames, featureSpec, featureSpecHash } from '../../prediction/feature-spec';
 import { labelOf } from './labels';
+import { readRecordedGroups, type RecordedCell, type RecordedGroup } from './recorded';
 
 /**
- * How the same episode is replayed. `plain` is as recorded; the others are for fitting only. `shifted` moves the ticks by
- * half a step; `sparse` lacks whole metrics, as other people's telemetry does.
+ * How a group is replayed. `plain` is as recorded, every row of it. The others are for fitting only, and hold every row of
+ * a cell that has an incident and one in four of the others. `shifted` moves the ticks by half a step; `sparse` lacks whole
+ * metrics, as other people's telemetry does; `bare` lacks more of them, the objective and the peers.
  */
-const variants = ['plain', 'shifted', 'sparse'] as const;
+const variants = ['plain', 'shifted', 'sparse', 'bare'] as const;
 type Variant = (typeof variants)[number];
-const droppedShare = 0.2;
+const healthyEvery = 4;
 
-/** Episodes are numbered within their recording; over all of them by this many apart. A multiple of four keeps the split. */
-const episodesPerRecording = 10_000;
+/** Per row: group, cell, variant, steps since the cell's first row, stepsToFailure (NaN: none), stepsWatched (NaN: unused). */
+export const labelColumns = 6;
 
-function replayed(samples: readonly Sample[], variant: Variant, stepMs: number, seed: number): Sample[] {
-  if (variant === 'plain') return [...samples];
-  if (variant === 'shifted') return samples.map((s) => ({ ...s, atMs: s.atMs + stepMs / 2 }));
-  const random = seededRandom(seed);
-  const dropped = new Set(featureSpec.tracked.flatMap(({ metric }) => (random() < droppedShare ? [metric] : [])));
-  return samples.filter((s) => !(dropped as Set<string>).has(s.metric));
-}
-
-interface ExportedRows {
-  features: Float32Array[];
-  /** Per row: episode number, variant number, seconds into the episode, stepsToFailure (NaN: none), stepsWatched. */
-  labels: number[];
-}
-
-async function samplesByCell(dir: string): Promise<Map<string, Sample[]>> {
-  const byCell = new Map<string, Sample[]>();
-  for await (const sample of readSamples(dir)) {
-    const known = byCell.get(sample.cell);
-    if (known) known.push(sample);
-    else byCell.set(sample.cell, [sample]);
+function replayed(group: RecordedGroup, variant: Variant): { samples: Sample[]; facts: ReplayFacts } {
+  const random = seededRandom(group.number * 31 + variants.indexOf(variant));
+  const facts: Record<string, RecordedCell['facts']> = {};
+  for (const { cell, facts: known } of group.cells) {
+    facts[cell] =
+      variant === 'plain' || variant === 'shifted'
+        ? known
+        : {
+            sloLatencyMs: random() < 0.5 && variant === 'sparse' ? known.sloLatencyMs : undefined,
+            cohort: variant === 'sparse' ? known.cohort : undefined,
+          };
   }
-  return byCell;
+  const all = group.cells.flatMap((c) => c.samples);
+  if (variant === 'plain') return { samples: all, facts };
+  if (variant === 'shifted') return { samples: all.map((s) => ({ ...s, atMs: s.atMs + group.stepMs / 2 })), facts };
+  // Up to 40 % in one, up to 60 % in the other: the share itself varies from group to group.
+  const share = (variant === 'sparse' ? 0.4 : 0.6) * random();
+  const dropped = new Set<string>(featureSpec.tracked.flatMap(({ metric }) => (random() < share ? [metric] : [])));
+  for (const limit of ['heap.limit_bytes', 'memory.limit_bytes', 'fd.limit', 'pool.limit', 'disk.limit_bytes']) {
+    if (random() < share) dropped.add(limit);
+  }
+  return { samples: all.filter((s) => !dropped.has(s.metric)), facts };
+}
+
+class RowFiles {
+  rows = 0;
+  private readonly features: WriteStream;
+  private readonly labels: WriteStream;
+
+  constructor(dir: string) {
+    this.features = createWriteStream(join(dir, 'features.f32'));
+    this.labels = createWriteStream(join(dir, 'labels.f64'));
+  }
+
+  async append(features: Float32Array, label: readonly number[]): Promise<void> {
+    this.rows += 1;
+    const flowing = this.features.write(Buffer.from(features.buffer, features.byteOffset, features.byteLength));
+    this.labels.write(Buffer.from(Float64Array.from(label).buffer));
+    if (!flowing) await once(this.features, 'drain');
+  }
+
+  async close(): Promise<void> {
+    for (const stream of [this.features, this.labels]) {
+      stream.end();
+      await once(stream, 'finish');
+    }
+  }
+}
+
+async function exportGroup(group: RecordedGroup, index: number, firstCell: number, files: RowFiles): Promise<void> {
+  for (const [v, variant] of variants.entries()) {
+    const { samples, facts } = replayed(group, variant);
+    const shiftMs = variant === 'shifted' ? group.stepMs / 2 : 0;
+    const cells = new Map(group.cells.map((cell, i) => [cell.cell, { ...cell, index: firstCell + i }]));
+    for (const row of featureRows(samples, group.stepMs, facts)) {
+      const about = cells.get(row.cell);
+      const atMs = row.atMs - shiftMs;
+      if (!about || atMs < about.fromMs || atMs > about.toMs) continue;
+      const step = Math.round((atMs - about.fromMs) / group.stepMs);
+      if (variant !== 'plain' && about.incidents.length === 0 && step % healthyEvery !== 0) continue;
+      const { stepsToFailure, stepsWatched } = labelOf(atMs, about.incidents, about.toMs, group.stepMs);
+      if (variant !== 'plain' && !(stepsWatched > 0)) continue;
+      await files.append(row.features, [index, about.index, v, step, stepsToFailure, stepsWatched]);
+    }
+  }
+}
+
+/** SHA-256 (hex) over the files of the recordings, in order of name. */
+export function hashOfRecordings(dirs: readonly string[]): string {
+  const hash = createHash('sha256');
+  for (const dir of dirs) {
+    for (const file of readdirSync(dir).sort()) {
+      if (/\.(ndjson|gz|br)$/.test(file)) hash.update(readFileSync(join(dir, file)));
+    }
+  }
+  return hash.digest('hex');
 }
 
 async function main(): Promise<void> {
-  const flags = readFlags({ recording: 'string', out: 'string', 'step-ms': 'string' });
-  if (!flags.recording || !flags.out) throw new Error('--recording DIR[,DIR...] and --out DIR are needed.');
-  const stepMs = numberFlag('step-ms', flags['step-ms'], 1000);
-  const recordings = flags.recording.split(',');
-  const episodes = recordings.flatMap((dir, index) =>
-    readEpisodes(dir).map((episode) => ({ ...episode, number: index * episodesPerRecording + episode.plan.number })),
-  );
-  const incidents = recordings.flatMap(readIncidents);
-  const byCell = new Map<string, Sample[]>();
-  for (const dir of recordings) for (const [cell, samples] of await samplesByCell(dir)) byCell.set(cell, samples);
-  const rows: ExportedRows = { features: [], labels: [] };
-  for (const episode of episodes) {
-    const { number } = episode;
-    const { cell, seed } = episode.plan;
-    const own = incidents.filter((i) => i.cell === cell);
-    const startedMs = Date.parse(episode.load_started);
-    for (const [index, variant] of variants.entries()) {
-      const samples = replayed(byCell.get(cell) ?? [], variant, stepMs, seed);
-      const shiftMs = variant === 'shifted' ? stepMs / 2 : 0;
-      for (const row of featureRows(samples, stepMs, { sloLatencyMs: { [cell]: episode.slo_ms } })) {
-        const atMs = row.atMs - shiftMs;
-        const label = labelOf(atMs, episode, own, stepMs);
-        if (!label || atMs < startedMs) continue;
-        rows.features.push(row.features);
-        rows.labels.push(number, index, (atMs - startedMs) / 1000, label.stepsToFailure, label.stepsWatched);
+  const flags = readFlags({ recordings: 'string', out: 'string' });
+  if (!flags.recordings || !flags.out) throw new Error('--recordings DIR[,DIR...] and --out DIR are needed.');
+  const dirs = flags.recordings.split(',');
+  mkdirSync(flags.out, { recursive: true });
+  const files = new RowFiles(flags.out);
+  const groups: object[] = [];
+  const cells: object[] = [];
+  let said = Date.now();
+  for (const dir of dirs) {
+    for await (const group of readRecordedGroups(dir, basename(dir))) {
+      await exportGroup(group, groups.length, cells.length, files);
+      for (const { cell, incidents, fromMs, toMs } of group.cells) {
+        cells.push({ cell, group: groups.length, fromMs, toMs, stepMs: group.stepMs, incidents });
+      }
+      const { source, number, service, stepMs, faults } = group;
+      groups.push({ source, number, service, stepMs, faults });
+      if (Date.now() - said > 5000) {
+        said = Date.now();
+        process.stdout.write(`${groups.length} groups, ${files.rows} rows\n`);
       }
     }
   }
-  mkdirSync(flags.out, { recursive: true });
-  const matrix = new Float32Array(rows.features.length * featureNames.length);
-  rows.features.forEach((row, i) => matrix.set(row, i * featureNames.length));
-  writeFileSync(join(flags.out, 'features.f32'), matrix);
-  writeFileSync(join(flags.out, 'labels.f64'), Float64Array.from(rows.labels));
-  const data = createHash('sha256');
-  for (const dir of recordings) {
-    for (const file of ['telemetry.ndjson.gz', 'incidents.ndjson', 'episodes.ndjson']) {
-      data.update(readFileSync(join(dir, file)));
-    }
-  }
-  const description = {
-    rows: rows.features.length,
+  await files.close();
+  const about = {
+    rows: files.rows,
+    labelColumns,
     featureNames,
+    roles: Object.fromEntries(featureSpec.tracked.map(({ metric, role }) => [metric, role])),
     featureSpecSha256: featureSpecHash,
-    stepMs,
     variants,
-    dataSha256: data.digest('hex'),
-    episodes: episodes.map((e) => ({
-      number: e.number,
-      kind: e.plan.kind,
-      cell: e.plan.cell,
-      started: e.load_started,
-      /** Seconds into the episode at which every leak stopped for good; null if one ran to the end or there was none. */
-      leakStartS: e.plan.leakOrders.find((o) => o.bytesPerSecond > 0)?.atS ?? null,
-      leakStopS: e.plan.kind === 'leak-that-stops' ? (e.plan.leakOrders.at(-1)?.atS ?? null) : null,
-      incidents: incidents
-        .filter((i) => i.cell === e.plan.cell)
-        .map((i) => ({ ...i, onsetS: (Date.parse(i.onset) - Date.parse(e.load_started)) / 1000 })),
-    })),
+    dataSha256: hashOfRecordings(dirs),
+    groups,
+    cells,
   };
-  writeFileSync(join(flags.out, 'rows.json'), JSON.stringify(description, null, 1));
-  process.stdout.write(
-    `${rows.features.length} rows of ${featureNames.length} features from ${episodes.length} episodes.\n`,
-  );
+  writeFileSync(join(flags.out, 'rows.json'), JSON.stringify(about));
+  process.stdout.write(`${files.rows} rows of ${featureNames.length} features from ${groups.length} groups.\n`);
 }
 
-main().catch((error: unknown) => {
-  process.stderr.write(`${(error as Error).message}\n`);
-  process.exit(1);
-});
+if (require.main === module) {
+  main().catch((error: unknown) => {
+    process.stderr.write(`${(error as Error).message}\n`);
+    process.exit(1);
+  });
+}

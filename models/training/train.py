@@ -1,12 +1,14 @@
 """Fits the hazard model on rows that export-rows.ts computed, and writes the files the scoring worker loads.
 
 One gradient-boosted booster per horizon bin, on the rows still at risk at the bin's start; discrete-time hazard with
-right censoring. Python computes no feature. Usage: train.py ROWS_DIR OUT_DIR
+right censoring. Python computes no feature and judges no alarm: it writes the probabilities of rows that a model has not
+seen (out of fold, without their fault, without their service) to scores.f32, which evaluation reads.
 """
+import argparse
 import hashlib
 import json
 import os
-import sys
+import time
 import warnings
 
 import lightgbm as lgb
@@ -14,43 +16,43 @@ import numpy as np
 
 import onnx_export
 
-HORIZONS = [5, 15, 30, 60]
-FOLDS = 4
-# Episodes whose number leaves this remainder modulo 4 are never seen in fitting or calibration.
-HELD_OUT_REMAINDER = 3
-TREES = 80
+# Ends of the hazard bins in steps; a bin in which hardly anything fails is not fitted.
+ALL_HORIZONS = [5, 15, 30, 60, 120, 240]
+FEWEST_FAILING_ROWS = 50
+FOLDS = 5
+TREES = 120
 PARAMETERS = dict(
-    objective='binary', learning_rate=0.05, num_leaves=8, min_data_in_leaf=80, feature_fraction=0.4,
-    bagging_fraction=0.8, bagging_freq=1, lambda_l2=10.0, max_bin=127, deterministic=True, force_row_wise=True,
-    num_threads=1, seed=7, verbose=-1)
+    objective='binary', learning_rate=0.05, num_leaves=15, min_data_in_leaf=100, feature_fraction=0.3,
+    bagging_fraction=0.7, bagging_freq=1, lambda_l2=10.0, max_bin=63, deterministic=True, force_row_wise=True,
+    num_threads=2, seed=7, verbose=-1)
 
 # The recorder starts faults at similar ages of a process and ends healthy runs early: age would be the label.
 # How much is missing, and how old it is, says how the lab's producers work, not how a cell fails.
-NEVER_SPLIT = ['cell:log-uptime', 'cell:log-history', 'cell:fresh-instances', 'cell:missing', 'cell:sample-age']
+NEVER_SPLIT = {'cell:log-uptime', 'cell:log-history', 'cell:fresh-instances', 'cell:missing', 'cell:sample-age'}
 
-# The load of a recorded episode is drawn at random and foretells nothing; what varies with the machine the episodes
-# shared would only be learnt by heart.
-NEVER_SPLIT_METRICS = ['http.request_rate', 'fd.used', 'pool.used', 'queue.depth', 'dependency.error_ratio',
-                       'dependency.latency_p99_s']
+# Healthy rows of cells without any incident are many and alike: one in so many is fitted, with that weight.
+HEALTHY_EVERY = 3
+
+# Physics: nearer to a limit, or faster towards it, is never safer; nor is a stronger symptom. Keeps data from being overread.
+RISING = ('share', 'floor-share', 'slope-mid', 'slope-long', 'floor-slope-mid', 'floor-slope-long', 'mean', 'z', 'log-ratio',
+          'gap', 'rel-slope-mid', 'rel-slope-long', 'unit-slope-mid', 'unit-slope-long', 'peer')
+RISING_CROSS = ('p99-per-slo', 'p99-per-slo-mean', 'p50-per-slo', 'p99-slo-slope-mid', 'error-per-limit', 'breach-share',
+                'resource-share', 'resource-share-second', 'resource-floor-slope-mid', 'resource-floor-slope-long',
+                'resource-rel-slope-long', 'resource-peer', 'saturation', 'symptom-z', 'symptom-z-second',
+                'symptom-log-ratio', 'symptom-log-ratio-second', 'symptom-rel-slope-mid', 'symptom-rel-slope-long',
+                'symptoms-deviating', 'symptom-peer', 'error-times-retry')
 
 
-def never_split(name):
+def monotone(name, roles):
     metric, feature = name.split(':')
-    return name in NEVER_SPLIT or metric in NEVER_SPLIT_METRICS or feature == 'sd-ratio'
-
-
-# Physics: nearer to a limit, or faster towards it, is never safer; nor is slower, more congested or busier with collecting
-# garbage than usual. Keeps few data from being overread.
-LIMITED = ['heap.used_bytes', 'memory.used_bytes', 'http.in_flight']
-SYMPTOMS = ['gc.share', 'event_loop.delay_p99_s', 'http.latency_p50_s', 'http.latency_p99_s', 'http.error_ratio',
-            'cpu.utilization']
-
-
-def monotone(name):
-    metric, feature = name.split(':')
-    if metric in LIMITED and feature != 'r2-30':
-        return -1 if feature == 'log-steps-to-limit' else 1
-    return 1 if metric in SYMPTOMS or name in ('cell:latency-p99-per-slo', 'cell:in-flight-per-load') else 0
+    if feature.startswith('log-steps-to') or feature.startswith('resource-log-steps'):
+        return -1
+    if metric == 'cell':
+        return 1 if feature in RISING_CROSS else 0
+    # A busier CPU or disk may also be a healthy one with more to do, and an idle one may wait for somebody.
+    if metric in ('cpu.utilization', 'disk.utilization') and feature != 'mean':
+        return 0
+    return 1 if roles[metric] in ('resource', 'symptom') and feature in RISING else 0
 
 
 def sha256(file):
@@ -67,14 +69,29 @@ class Rows:
         with open(os.path.join(folder, 'rows.json')) as file:
             self.about = json.load(file)
         self.names = self.about['featureNames']
+        self.groups = self.about['groups']
         shape = (self.about['rows'], len(self.names))
         self.x = np.fromfile(os.path.join(folder, 'features.f32'), dtype='<f4').reshape(shape)
-        labels = np.fromfile(os.path.join(folder, 'labels.f64'), dtype='<f8').reshape(shape[0], 5)
-        self.episode = labels[:, 0].astype(int)
-        self.plain = labels[:, 1] == 0
-        self.at_s = labels[:, 2]
-        self.to_failure = labels[:, 3]
-        self.watched = labels[:, 4]
+        labels = np.fromfile(os.path.join(folder, 'labels.f64'), dtype='<f8').reshape(shape[0], self.about['labelColumns'])
+        self.group = labels[:, 0].astype(int)
+        self.cell = labels[:, 1].astype(int)
+        self.plain = labels[:, 2] == 0
+        self.step = labels[:, 3].astype(int)
+        self.to_failure = labels[:, 4]
+        self.watched = labels[:, 5]
+        has_incident = np.array([len(c['incidents']) > 0 for c in self.about['cells']])[self.cell]
+        self.fit_weight = np.where(self.plain & ~has_incident, HEALTHY_EVERY, 1.0)
+        self.for_fit = ~(self.plain & ~has_incident) | (self.step % HEALTHY_EVERY == 0)
+        self.horizons = ALL_HORIZONS
+        # Both fates are needed: rows that fail within the bin and rows that were watched to its end and did not.
+        failing = []
+        for k in range(len(ALL_HORIZONS)):
+            exposure, fails = self.bin_labels(k)
+            failing.append(int(min(fails.sum(), ((exposure > 0.5) & (fails == 0) & self.plain).sum() / 4)))
+        self.horizons = ALL_HORIZONS[:next((k for k, n in enumerate(failing) if n < FEWEST_FAILING_ROWS), len(failing))]
+        if not self.horizons:
+            raise SystemExit(f'Only {failing[0]} rows fail within {ALL_HORIZONS[0]} steps; {FEWEST_FAILING_ROWS} are needed.')
+        self.constraints = [monotone(name, self.about['roles']) for name in self.names]
 
     def bin_labels(self, k):
         """(weight of each row in bin k, whether it fails within it).
@@ -82,33 +99,41 @@ class Rows:
         The weight is the share of the bin for which the row was watched: 0 for one that failed or was lost from sight
         before. Leaving out the rows lost within the bin instead would keep nearly only those that fail.
         """
-        low, high = (0 if k == 0 else HORIZONS[k - 1]), HORIZONS[k]
+        low, high = (0 if k == 0 else self.horizons[k - 1]), self.horizons[k]
         with np.errstate(invalid='ignore'):
             fails = (self.to_failure > low) & (self.to_failure <= high)
-        exposure = np.clip((self.watched - low) / (high - low), 0, 1)
+            exposure = np.clip(np.nan_to_num((self.watched - low) / (high - low), nan=0.0), 0, 1)
         return np.where(fails, 1.0, exposure), fails.astype(float)
 
-    def fails_within(self, horizon):
-        """(rows whose fate at the horizon is known, whether they had failed by then)."""
-        with np.errstate(invalid='ignore'):
-            fails = self.to_failure <= horizon
-        return fails | (self.watched >= horizon), fails
 
+class Fitter:
+    """Bins the features once; each booster is fitted on a subset of the rows."""
 
-def fit(rows, mask, k):
-    exposure, y = rows.bin_labels(k)
-    use = mask & (exposure > 0)
-    x = rows.x[use].copy()
-    for i, name in enumerate(rows.names):
-        if never_split(name):
-            x[:, i] = np.nan
-    # An episode weighs with the root of its length: else the slow leaks speak for all.
-    episode = rows.episode[use]
-    counts = np.bincount(episode)
-    weight = exposure[use] / np.sqrt(counts[episode])
-    data = lgb.Dataset(x, y[use], weight=weight / weight.mean(), feature_name=[f'f{i}' for i in range(x.shape[1])])
-    constraints = [monotone(name) for name in rows.names]
-    return lgb.train({**PARAMETERS, 'monotone_constraints': constraints}, data, TREES)
+    def __init__(self, rows, seed=None):
+        self.rows = rows
+        x = rows.x.copy()
+        for i, name in enumerate(rows.names):
+            if name in NEVER_SPLIT:
+                x[:, i] = np.nan
+        self.parameters = {**PARAMETERS, 'monotone_constraints': rows.constraints}
+        if seed is not None:
+            self.parameters['seed'] = seed
+        self.data = lgb.Dataset(x, np.zeros(len(x)), feature_name=[f'f{i}' for i in range(x.shape[1])],
+                                params=self.parameters).construct()
+        self.labels = [rows.bin_labels(k) for k in range(len(rows.horizons))]
+
+    def fit(self, mask, k, labels=None):
+        exposure, y = labels or self.labels[k]
+        use = np.flatnonzero(mask & self.rows.for_fit & (exposure > 0))
+        # A group weighs with the root of its length: else the slow leaks speak for all.
+        group = self.rows.group[use]
+        counts = np.bincount(group)
+        weight = exposure[use] * self.rows.fit_weight[use] / np.sqrt(counts[group])
+        data = self.data.subset(use)
+        data.construct()
+        data.set_label(y[use])
+        data.set_weight(weight / weight.mean())
+        return lgb.train(self.parameters, data, TREES)
 
 
 def platt(raw, y, weight):
@@ -139,6 +164,10 @@ def failure(hazards):
     return 1 - np.cumprod(1 - hazards, axis=1)
 
 
+def hazards_of(boosters, calibration, x):
+    return np.stack([sigmoid(s * b.predict(x, raw_score=True) + o) for b, (s, o) in zip(boosters, calibration)], axis=1)
+
+
 def trimmed(node):
     if 'leaf_value' in node:
         leaf = {'leaf_value': node['leaf_value']}
@@ -150,141 +179,146 @@ def trimmed(node):
             'left_child': trimmed(node['left_child']), 'right_child': trimmed(node['right_child'])}
 
 
-def expected_calibration_error(p, y, bins=10):
-    order = np.argsort(p)
-    return float(sum(len(part) / len(p) * abs(p[part].mean() - y[part].mean())
-                     for part in np.array_split(order, bins) if len(part)))
-
-
-def evaluate(rows, held_out, hazards):
-    """Event-based figures on the held-out episodes as recorded; an alarm is F(60) >= 0.5 for 2 steps in a row."""
-    f60 = failure(hazards)[:, -1]
-    figures = {'episodes': [], 'horizonSteps': HORIZONS[-1], 'threshold': 0.5}
-    for about in rows.about['episodes']:
-        if about['number'] not in held_out:
-            continue
-        mine = (rows.episode == about['number']) & rows.plain
-        at, p = rows.at_s[mine], f60[mine]
-        alarm = (p >= 0.5) & (np.concatenate([[0], p[:-1]]) >= 0.5)
-        leak = [i for i in about['incidents'] if i['predictable']]
-        found = {'number': about['number'], 'kind': about['kind'], 'alarm_share': round(float(alarm.mean()), 3),
-                 'highest': round(float(p.max()), 3), 'leak_start_s': about['leakStartS']}
-        if leak:
-            onset = leak[0]['onsetS']
-            before = at < onset
-            # Lead of the alarm that lasts until the onset; earlier ones that ended again count as false.
-            off = np.flatnonzero(before & ~alarm)
-            start = at[before][0] if len(off) == 0 else (at[off[-1] + 1] if off[-1] + 1 < len(at) else onset)
-            found.update(onset_s=round(onset, 1), lead_s=round(float(max(0, onset - start)), 1))
-        elif about['kind'] == 'leak-that-stops':
-            stop = about['leakStopS']
-            late = alarm & (at > stop + 15)
-            found.update(alarm_after_stop_s=int((alarm & (at > stop)).sum()), alarm_15s_after_stop=bool(late.any()))
-        figures['episodes'].append(found)
-    caught = [e for e in figures['episodes'] if 'lead_s' in e]
-    leads = [e['lead_s'] for e in caught]
-    figures['failing'] = len(caught)
-    figures['recall_at_least_4s'] = float(np.mean([lead >= 4 for lead in leads])) if leads else None
-    figures['recall_at_least_15s'] = float(np.mean([lead >= 15 for lead in leads])) if leads else None
-    figures['median_lead_s'] = float(np.median(leads)) if leads else None
-    healthy = [e for e in figures['episodes'] if e['kind'] == 'healthy']
-    figures['healthy'] = len(healthy)
-    figures['healthy_with_alarm'] = sum(e['alarm_share'] > 0 for e in healthy)
-    stopped = [e for e in figures['episodes'] if 'alarm_15s_after_stop' in e]
-    figures['stopped'] = len(stopped)
-    figures['stopped_alarm_15s_later'] = sum(e['alarm_15s_after_stop'] for e in stopped)
-    for k, horizon in enumerate(HORIZONS):
-        known, y = rows.fails_within(horizon)
-        use = known & rows.plain & np.isin(rows.episode, list(held_out))
-        p, truth = failure(hazards)[use, k], y[use].astype(float)
-        base = truth.mean()
-        figures[f'F({horizon})'] = {
-            'rows': int(use.sum()), 'base_rate': round(float(base), 4),
-            'brier': round(float(np.mean((p - truth) ** 2)), 4),
-            'brier_skill': round(float(1 - np.mean((p - truth) ** 2) / (base * (1 - base))), 3) if 0 < base < 1 else None,
-            'ece': round(expected_calibration_error(p, truth), 4)}
-    return figures
+def psi_bins(x, names):
+    """Per feature: nine deciles of the training rows and the share that is missing, to tell drift by later."""
+    found = []
+    for i, name in enumerate(names):
+        column = x[:, i]
+        present = column[~np.isnan(column)]
+        edges = np.unique(np.quantile(present, np.arange(0.1, 1, 0.1))) if len(present) >= 100 else np.array([])
+        shares = np.bincount(np.searchsorted(edges, present, side='right'), minlength=len(edges) + 1) / max(1, len(present))
+        found.append({'feature': name, 'edges': [float(e) for e in edges], 'shares': [round(float(s), 5) for s in shares],
+                      'missing': round(float(1 - len(present) / len(column)), 5)})
+    return found
 
 
 def main():
-    # Metrics that nobody sends have no median.
     warnings.filterwarnings('ignore', 'All-NaN slice')
-    rows_dir, out = sys.argv[1], sys.argv[2]
-    rows = Rows(rows_dir)
-    numbers = np.unique(rows.episode)
-    held_out = {int(n) for n in numbers if n % 4 == HELD_OUT_REMAINDER}
-    for_fit = ~np.isin(rows.episode, list(held_out))
-    fold = (rows.episode // 4) % FOLDS
+    parser = argparse.ArgumentParser()
+    parser.add_argument('rows')
+    parser.add_argument('out')
+    parser.add_argument('--held-out-services', default='')
+    parser.add_argument('--held-out-every', type=int, default=5, help='every so manieth group of the other services')
+    parser.add_argument('--leave-out', action='store_true', help='also fit without each fault and each service')
+    parser.add_argument('--name', default='understudy-hazard')
+    options = parser.parse_args()
+    began = time.time()
+    say = lambda text: print(f'[{time.time() - began:5.0f} s] {text}', flush=True)
 
-    boosters, calibration, out_of_fold = [], [], []
-    for k in range(len(HORIZONS)):
-        exposure, y = rows.bin_labels(k)
-        raw = np.full(len(y), np.nan)
+    rows = Rows(options.rows)
+    groups = rows.groups
+    services = [s for s in options.held_out_services.split(',') if s]
+    held_out_group = np.array([g['service'] in services or g['number'] % options.held_out_every == options.held_out_every - 2
+                               for g in groups])
+    fold_of_group = np.array([(g['number'] * 7 + i) % FOLDS for i, g in enumerate(groups)])
+    held_out = held_out_group[rows.group]
+    training = ~held_out
+    fold = fold_of_group[rows.group]
+    say(f'{len(rows.x)} rows of {len(groups)} groups, {int(held_out_group.sum())} held out')
+    fitter = Fitter(rows)
+
+    plain = np.flatnonzero(rows.plain)
+    horizon_count = len(rows.horizons)
+    scores = np.full((len(plain), horizon_count * 3), np.nan, dtype='<f4')
+    of_plain = {name: values[plain] for name, values in (('training', training), ('fold', fold), ('group', rows.group))}
+
+    boosters, calibration, out_of_fold = [], [], np.full((len(plain), horizon_count), np.nan)
+    for k in range(horizon_count):
+        exposure, y = fitter.labels[k]
+        raw = np.full(len(plain), np.nan)
         for f in range(FOLDS):
-            test = for_fit & rows.plain & (fold == f)
-            raw[test] = fit(rows, for_fit & (fold != f), k).predict(rows.x[test], raw_score=True)
-        seen = ~np.isnan(raw) & (exposure > 0)
-        scale, offset = platt(raw[seen], y[seen], exposure[seen])
+            test = of_plain['training'] & (of_plain['fold'] == f)
+            raw[test] = fitter.fit(training & (fold != f), k).predict(rows.x[plain[test]], raw_score=True)
+        seen = ~np.isnan(raw) & (exposure[plain] > 0)
+        scale, offset = platt(raw[seen], y[plain][seen], exposure[plain][seen])
         calibration.append([scale, offset])
-        out_of_fold.append(sigmoid(scale * raw + offset))
-        boosters.append(fit(rows, for_fit, k))
-        print(f'bin {k}: {int(y[seen].sum())} of {int(seen.sum())} rows fail; scale {scale:.3f}, offset {offset:.3f}')
-    # What choices are made by; the held-out episodes are only reported on.
-    chosen_by = evaluate(rows, {int(n) for n in numbers} - held_out, np.stack(out_of_fold, axis=1))
-    print('out of fold:', json.dumps({k: v for k, v in chosen_by.items() if k != 'episodes'}, indent=1))
+        out_of_fold[:, k] = sigmoid(scale * raw + offset)
+        boosters.append(fitter.fit(training, k))
+        say(f'bin {k}: {int(y[plain][seen].sum())} of {int(seen.sum())} rows fail; scale {scale:.3f}, offset {offset:.3f}')
 
-    def hazards_of(x):
-        return np.stack([sigmoid(s * b.predict(x, raw_score=True) + o)
-                         for b, (s, o) in zip(boosters, calibration)], axis=1)
+    scores[:, :horizon_count] = failure(out_of_fold)
+    unseen = ~of_plain['training']
+    scores[unseen, :horizon_count] = failure(hazards_of(boosters, calibration, rows.x[plain[unseen]]))
 
-    hazards = hazards_of(rows.x)
-    figures = evaluate(rows, held_out, hazards)
+    if options.leave_out:
+        def leave_out(column, of_group):
+            for name in sorted({n for names in of_group for n in names}):
+                with_it = np.array([name in names for names in of_group])
+                mask = training & ~with_it[rows.group]
+                test = with_it[of_plain['group']]
+                if not mask.any() or not test.any():
+                    continue
+                fitted = [fitter.fit(mask, k) for k in range(horizon_count)]
+                found = failure(hazards_of(fitted, calibration, rows.x[plain[test]]))
+                scores[test, column * horizon_count:(column + 1) * horizon_count] = found
+                say(f'without {name}: {int(test.sum())} rows')
+        leave_out(1, [g['faults'] for g in groups])
+        leave_out(2, [[g['service']] for g in groups])
+    with open(os.path.join(options.rows, 'scores.f32'), 'wb') as file:
+        scores.tofile(file)
 
-    os.makedirs(out, exist_ok=True)
-    path = lambda name: os.path.join(out, name)
+    # Shuffled labels must teach nothing: whole cells exchange their fates within the training groups.
+    random = np.random.default_rng(7)
+    exposure, y = fitter.labels[2]
+    shuffled = y.copy()
+    pool = np.flatnonzero(training & (exposure > 0))
+    shuffled[pool] = y[random.permutation(pool)]
+    model = fitter.fit(training & (fold != 0), 2, (exposure, shuffled))
+    test = plain[of_plain['training'] & (of_plain['fold'] == 0)]
+    test = test[exposure[test] > 0]
+    p = sigmoid(model.predict(rows.x[test], raw_score=True))
+    order = np.argsort(-p)
+    hits = np.cumsum(y[test][order]) / np.arange(1, len(order) + 1)
+    shuffled_pr_auc = float((hits * y[test][order]).sum() / max(1, y[test].sum()))
+    say(f'shuffled labels: PR-AUC {shuffled_pr_auc:.4f} at a base rate of {y[test].mean():.4f}')
+
+    os.makedirs(options.out, exist_ok=True)
+    path = lambda name: os.path.join(options.out, name)
     onnx_export.export(boosters, calibration, len(rows.names), path('understudy.onnx'))
     with open(path('trees.json'), 'w') as file:
         json.dump({'bins': [
             {'scale': s, 'offset': o, 'trees': [trimmed(t['tree_structure']) for t in b.dump_model()['tree_info']]}
             for b, (s, o) in zip(boosters, calibration)]}, file, separators=(',', ':'))
 
-    # Golden vectors: held-out rows spread over the whole range of scores, with whatever is missing in them.
-    candidates = np.flatnonzero(~for_fit)
-    ranked = candidates[np.argsort(hazards[candidates].max(axis=1), kind='stable')]
-    golden = ranked[np.linspace(0, len(ranked) - 1, 40).astype(int)]
+    # Golden vectors: rows spread over the whole range of scores, with whatever is missing in them.
+    candidates = plain[unseen] if unseen.any() else plain
+    hazards = hazards_of(boosters, calibration, rows.x[candidates])
+    ranked = np.argsort(hazards.max(axis=1), kind='stable')
+    chosen = ranked[np.linspace(0, len(ranked) - 1, 40).astype(int)]
+    golden = candidates[chosen]
     with open(path('golden.json'), 'w') as file:
         json.dump({
             'features': [[None if np.isnan(v) else float(v) for v in row] for row in rows.x[golden]],
-            'hazard': [[float(v) for v in row] for row in hazards[golden]]}, file, separators=(',', ':'))
+            'hazard': [[float(v) for v in row] for row in hazards[chosen]]}, file, separators=(',', ':'))
 
-    healthy = [e['number'] for e in rows.about['episodes'] if e['kind'] == 'healthy']
-    usual = rows.x[for_fit & rows.plain & np.isin(rows.episode, healthy)].astype(float)
+    has_incident = np.array([len(c['incidents']) > 0 for c in rows.about['cells']])[rows.cell]
+    usual = rows.x[training & rows.plain & ~has_incident].astype(float)
     with np.errstate(all='ignore'):
         median = np.nanmedian(usual, axis=0)
         scale = 1.4826 * np.nanmedian(np.abs(usual - median), axis=0)
-    orNull = lambda values: [None if np.isnan(v) else float(np.float32(v)) for v in values]
+    or_null = lambda values: [None if np.isnan(v) else float(np.float32(v)) for v in values]
     manifest = {
-        'model': 'understudy-hazard', 'version': '1.' + rows.about['dataSha256'][:8],
+        'model': options.name, 'version': '2.' + rows.about['dataSha256'][:8],
         'onnx': 'understudy.onnx', 'onnxSha256': sha256(path('understudy.onnx')),
         'trees': 'trees.json', 'treesSha256': sha256(path('trees.json')),
         'featureSpecSha256': rows.about['featureSpecSha256'], 'featureNames': rows.names,
-        'horizonsSteps': HORIZONS, 'trainedStepMs': rows.about['stepMs'],
+        'horizonsSteps': rows.horizons, 'trainedStepMs': 1000,
         'calibration': [{'scale': s, 'offset': o} for s, o in calibration],
-        'novelty': {'median': orNull(median), 'scale': orNull(scale)},
+        'novelty': {'median': or_null(median), 'scale': or_null(scale)},
+        'drift': psi_bins(rows.x[training & rows.plain], rows.names),
         'goldenVectors': 'golden.json', 'goldenSha256': sha256(path('golden.json')),
         'dataSha256': rows.about['dataSha256'],
-        'trainedOn': {'episodes': int(len(numbers) - len(held_out)), 'heldOut': sorted(held_out),
-                      'rows': int((for_fit & rows.plain).sum()), 'trees': TREES, 'parameters': PARAMETERS}}
+        'split': {'heldOutServices': services, 'heldOutEvery': options.held_out_every,
+                  'heldOutRemainder': options.held_out_every - 2},
+        'shuffledLabels': {'prAuc': round(shuffled_pr_auc, 5), 'baseRate': round(float(y[test].mean()), 5)},
+        'trainedOn': {'groups': int((~held_out_group).sum()), 'rows': int((training & rows.plain).sum()), 'trees': TREES,
+                      'parameters': PARAMETERS}}
     with open(path('manifest.json'), 'w') as file:
         json.dump(manifest, file, indent=1)
         file.write('\n')
-    with open(path('evaluation.json'), 'w') as file:
-        json.dump({'heldOut': figures, 'outOfFold': chosen_by}, file, indent=1)
-        file.write('\n')
     gain = sorted(((sum(b.feature_importance('gain')[i] for b in boosters), n) for i, n in enumerate(rows.names)),
-                  reverse=True)[:12]
-    print('gain:', ', '.join(f'{n} {g:.0f}' for g, n in gain))
-    print('held out:', json.dumps({k: v for k, v in figures.items() if k != 'episodes'}, indent=1))
+                  reverse=True)[:20]
+    say('gain: ' + ', '.join(f'{n} {g:.0f}' for g, n in gain))
 
 
 if __name__ == '__main__':

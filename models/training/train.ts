@@ -38,13 +38,13 @@ function committedRecordings(): string[] {
 }
 
 async function main(): Promise<void> {
-  const flags = readFlags({ recording: 'string', rows: 'string', out: 'string' });
-  const recording = flags.recording ?? committedRecordings().join(',');
+  const flags = readFlags({ recordings: 'string', rows: 'string', out: 'string' });
+  const recordings = flags.recordings ?? committedRecordings().join(',');
   const rows = flags.rows ?? join(packageRoot, '.parts', 'training-rows');
   const out = flags.out ?? join(packageRoot, 'models');
   run(process.execPath, [
     join(packageRoot, 'dist', 'models', 'training', 'export-rows.js'),
-    ...['--recording', recording, '--out', rows],
+    ...['--recordings', recordings, '--out', rows],
   ]);
   run(pythonWithRequirements(), [inTraining('train.py'), rows, out]);
   const difference = await largestGoldenDifference(join(out, 'manifest.json'));

@@ -3,8 +3,10 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { largestGoldenDifference } from '../../models/golden';
-import { readEpisodes, readIncidents, readSamples } from '../../lab/recording';
+import { readEpisodes, readSamples } from '../../lab/recording';
+import { hashOfRecordings } from '../../models/training/export-rows';
 import { labelOf } from '../../models/training/labels';
+import { readRecordedGroups } from '../../models/training/recorded';
 import { packageRoot } from '../../package-root';
 import { featureNames, featureSpecHash } from '../../prediction/feature-spec';
 
@@ -22,7 +24,6 @@ describe('The shipped model', () => {
   const manifest = JSON.parse(readFileSync(join(models, 'manifest.json'), 'utf8')) as Record<string, string> & {
     featureNames: string[];
     horizonsSteps: number[];
-    trainedOn: { heldOut: number[] };
   };
 
   it('predicts in ONNX Runtime what it predicted when it was trained', async () => {
@@ -40,10 +41,7 @@ describe('The shipped model', () => {
   });
 
   it('was trained on the committed recordings and on the features computed today', () => {
-    const files = recordings.flatMap((dir) =>
-      ['telemetry.ndjson.gz', 'incidents.ndjson', 'episodes.ndjson'].map((name) => join(dir, name)),
-    );
-    expect(sha256(...files)).to.equal(manifest.dataSha256);
+    expect(hashOfRecordings(recordings)).to.equal(manifest.dataSha256);
     expect(manifest.featureSpecSha256).to.equal(featureSpecHash);
     expect(manifest.featureNames).to.deep.equal([...featureNames]);
   });
@@ -72,17 +70,23 @@ for (const recording of recordings) {
       );
     });
 
-    it('labels no row before the fault as failing, and every row before its onset with the time that is left', () => {
-      const episodes = readEpisodes(recording);
-      for (const incident of readIncidents(recording).filter((i) => i.predictable)) {
-        const episode = episodes.find((e) => e.plan.cell === incident.cell);
-        if (!episode) throw new Error(`${incident.cell} has an incident but no description`);
-        const onset = Date.parse(incident.onset);
-        const before = labelOf(Date.parse(incident.fault_start) - 1000, episode, [incident], 1000);
-        expect(before?.stepsToFailure).to.be.NaN;
-        expect(labelOf(onset - 1000, episode, [incident], 1000)?.stepsToFailure).to.equal(1);
-        expect(labelOf(onset, episode, [incident], 1000)).to.equal(undefined);
+    it('labels no row before the fault as failing, and every row before its onset with the time that is left', async () => {
+      let incidents = 0;
+      for await (const { cells, stepMs } of readRecordedGroups(recording, basename(recording))) {
+        for (const { incidents: spans, toMs } of cells) {
+          for (const incident of spans.filter((i) => i.predictable)) {
+            incidents += 1;
+            const label = (atMs: number) => labelOf(atMs, [incident], toMs, stepMs);
+            expect(label(incident.faultStartMs - stepMs).stepsToFailure).to.be.NaN;
+            expect(label(incident.faultStartMs - stepMs).stepsWatched).to.equal(1);
+            if (incident.onsetMs - stepMs >= incident.faultStartMs) {
+              expect(label(incident.onsetMs - stepMs).stepsToFailure).to.equal(1);
+            }
+            expect(label(incident.onsetMs).stepsWatched).to.be.NaN;
+          }
+        }
       }
+      expect(incidents).to.be.greaterThan(0);
     });
   });
 }

@@ -53,7 +53,7 @@ const lastRow = (samples: Sample[]) => [...featureRows(samples, 1000)].pop()?.fe
 describe('Feature extractor', () => {
   it('names every feature once, in the order of one hashed specification', () => {
     expect(new Set(featureNames).size).to.equal(featureNames.length);
-    expect(featureNames.length).to.be.within(60, 110);
+    expect(featureNames.length).to.be.within(150, 300);
     expect(featureSpecHash).to.match(/^[0-9a-f]{64}$/);
     expect(new FeatureExtractor(featureSpec).featureCount).to.equal(featureNames.length);
   });
@@ -76,16 +76,17 @@ describe('Feature extractor', () => {
   it('sees a leak as share of the limit, rising, with the steps that are left', () => {
     const row = lastRow(record('a', 100, leaking(60)));
     expect(at(row, 'heap.used_bytes:share')).to.be.closeTo((20 + 39 * 0.64) / 64, 0.03);
-    expect(at(row, 'heap.used_bytes:slope-30')).to.be.closeTo(0.01, 0.001);
+    expect(at(row, 'heap.used_bytes:slope-mid')).to.be.closeTo(0.01, 0.001);
     expect(Math.expm1(at(row, 'heap.used_bytes:log-steps-to-limit'))).to.be.within(20, 35);
     expect(at(row, 'heap.used_bytes:z')).to.be.greaterThan(6);
-    expect(at(row, 'cell:deviating-metrics')).to.equal(1);
+    expect(at(row, 'cell:resource-log-steps')).to.equal(at(row, 'heap.used_bytes:log-steps-to-limit'));
+    expect(at(row, 'cell:symptoms-deviating')).to.equal(0);
   });
 
   it('finds nothing remarkable in healthy telemetry', () => {
     const row = lastRow(record('a', 100, healthy));
     expect(Math.abs(at(row, 'heap.used_bytes:z'))).to.be.lessThan(3);
-    expect(at(row, 'cell:deviating-metrics')).to.equal(0);
+    expect(at(row, 'cell:symptoms-deviating')).to.equal(0);
     expect(at(row, 'cell:missing')).to.equal(0);
   });
 
@@ -93,16 +94,18 @@ describe('Feature extractor', () => {
     const row = lastRow(record('a', 60, healthy));
     expect(at(row, 'pool.used:share')).to.be.NaN;
     expect(at(row, 'fd.used:z')).to.be.NaN;
-    expect(at(row, 'cell:latency-p99-per-slo')).to.be.NaN;
+    expect(at(row, 'cell:log-change-age')).to.be.NaN;
   });
 
   it('lets values go after three steps of silence and says how old the newest sample is', () => {
     const extractor = new FeatureExtractor(featureSpec);
     const row = new Float32Array(featureNames.length);
     for (const sample of record('a', 30, healthy)) extractor.observe(sample);
-    for (let s = 0; s < 30; s++) extractor.tick('a', t0 + s * 1000, row, 0);
-    expect(extractor.tick('a', t0 + 31_000, row, 0)).to.include({ coverage: 1, newestSampleAgeMs: 2000 });
-    expect(extractor.tick('a', t0 + 32_000, row, 0)).to.include({ coverage: 0, newestSampleAgeMs: 3000 });
+    for (let s = 0; s < 30; s++) extractor.tick(['a'], t0 + s * 1000, row);
+    extractor.tick(['a'], t0 + 31_000, row);
+    expect(extractor.info('a')).to.include({ coverage: 1, newestSampleAgeMs: 2000 });
+    extractor.tick(['a'], t0 + 32_000, row);
+    expect(extractor.info('a')).to.include({ coverage: 0, newestSampleAgeMs: 3000 });
     expect(at(row, 'heap.used_bytes:share')).to.be.NaN;
   });
 
@@ -115,7 +118,7 @@ describe('Feature extractor', () => {
       for (let s = 0; s < 300; s++) {
         for (; (samples[next]?.atMs ?? Infinity) <= t0 + s * 1000; next++) extractor.observe(samples[next] as Sample);
         if (freeze && s === 62) extractor.freezeBaseline('a', true);
-        extractor.tick('a', t0 + s * 1000, row, 0);
+        extractor.tick(['a'], t0 + s * 1000, row);
       }
       return at(row, 'http.latency_p99_s:z');
     };
@@ -123,12 +126,36 @@ describe('Feature extractor', () => {
     expect(Math.abs(run(false))).to.be.lessThan(3);
   });
 
+  it('takes a multiple of the usual p99 for the objective of a cell that declares none', () => {
+    const samples = record('a', 120, healthy);
+    const undeclared = lastRow(samples);
+    expect(at(undeclared, 'cell:p99-per-slo-mean')).to.be.closeTo(1 / 5, 0.02);
+    const declared = [...featureRows(samples, 1000, { a: { sloLatencyMs: 80 } })].pop()?.features;
+    expect(at(declared, 'cell:p99-per-slo-mean')).to.be.closeTo(0.5, 0.05);
+  });
+
+  it('compares the cells of a service with the median of the others, and leaves strangers out', () => {
+    const busy: Course = (s) => ({ ...healthy(s), 'http.latency_p99_s': 0.4 });
+    const samples = [
+      ...record('a', 100, busy),
+      ...record('b', 100, healthy),
+      ...record('c', 100, healthy),
+      ...record('stranger', 100, (s) => ({ ...healthy(s), 'http.latency_p99_s': 4 })),
+    ];
+    const facts = Object.fromEntries(['a', 'b', 'c'].map((cell) => [cell, { cohort: 'shop' }]));
+    const last = new Map([...featureRows(samples, 1000, facts)].map((row) => [row.cell, row.features]));
+    expect(at(last.get('a'), 'http.latency_p99_s:peer')).to.be.greaterThan(10);
+    expect(Math.abs(at(last.get('a'), 'heap.used_bytes:peer'))).to.be.lessThan(1.5);
+    expect(at(last.get('b'), 'http.latency_p99_s:peer')).to.be.below(0);
+    expect(at(last.get('stranger'), 'http.latency_p99_s:peer')).to.be.NaN;
+  });
+
   it('puts instances together by the rule of the metric: the fullest heap, the sum of the rates', () => {
     const twin: Course = (s) => ({ ...healthy(s), 'heap.used_bytes': 48e6 });
     const extractor = new FeatureExtractor(featureSpec);
     for (const sample of [...record('a', 1, healthy), ...record('a', 1, twin, 'a-2')]) extractor.observe(sample);
-    const info = extractor.tick('a', t0, new Float32Array(featureNames.length), 0);
-    expect(info).to.include({ freshInstances: 2, knownInstances: 2 });
+    extractor.tick(['a'], t0, new Float32Array(featureNames.length));
+    expect(extractor.info('a')).to.include({ freshInstances: 2, knownInstances: 2 });
     expect(extractor.figures('a', 'heap.used_bytes')?.value).to.equal(48e6);
     expect(extractor.figures('a', 'http.request_rate')?.value).to.be.closeTo(200, 15);
   });

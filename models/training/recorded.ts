@@ -1,0 +1,79 @@
+/** Recordings as a trainer sees them: groups that stand or fall together, their cells, samples and incidents. */
+import { readEpisodes, readIncidents, readSamples, type Incident } from '../../lab/recording';
+import type { Sample } from '../../prediction/contracts';
+import type { CellFacts } from '../../prediction/features';
+import type { IncidentSpan } from '../evaluation/contracts';
+
+export interface RecordedCell {
+  cell: string;
+  facts: CellFacts;
+  samples: readonly Sample[];
+  incidents: readonly IncidentSpan[];
+  /** Rows count from here: what lies before only fills the windows. */
+  fromMs: number;
+  /** End of the watch. */
+  toMs: number;
+}
+
+/** An episode of the lab, or a block of somebody's own telemetry: the unit that is kept on one side of every split. */
+export interface RecordedGroup {
+  source: string;
+  number: number;
+  service: string;
+  stepMs: number;
+  /** What was injected into any of its cells, whether it led to a failure or not. */
+  faults: readonly string[];
+  cells: readonly RecordedCell[];
+}
+
+export function spanOf(incident: Incident): IncidentSpan {
+  return {
+    cell: incident.cell,
+    fault: incident.fault,
+    faultStartMs: Date.parse(incident.fault_start),
+    onsetMs: Date.parse(incident.onset),
+    recoveredMs: incident.recovered === null ? Infinity : Date.parse(incident.recovered),
+    predictable: incident.predictable,
+  };
+}
+
+async function samplesByCell(dir: string): Promise<Map<string, Sample[]>> {
+  const byCell = new Map<string, Sample[]>();
+  for await (const sample of readSamples(dir)) {
+    const known = byCell.get(sample.cell);
+    if (known) known.push(sample);
+    else byCell.set(sample.cell, [sample]);
+  }
+  return byCell;
+}
+
+/** The recordings of the catalogue service: one cell of two instances per episode, heap leaks only. */
+export async function* readCatalogueRecording(dir: string, source: string): AsyncGenerator<RecordedGroup> {
+  const byCell = await samplesByCell(dir);
+  const incidents = readIncidents(dir).map(spanOf);
+  for (const { plan, slo_ms, load_started, ended } of readEpisodes(dir)) {
+    const { cell } = plan;
+    yield {
+      source,
+      number: plan.number,
+      service: 'catalogue',
+      stepMs: 1000,
+      faults: plan.kind === 'leak-to-death' ? ['memory-leak'] : [],
+      cells: [
+        {
+          cell,
+          facts: { sloLatencyMs: slo_ms, cohort: undefined },
+          samples: byCell.get(cell) ?? [],
+          incidents: incidents.filter((i) => i.cell === cell),
+          fromMs: Date.parse(load_started),
+          toMs: Date.parse(ended),
+        },
+      ],
+    };
+  }
+}
+
+/** The groups of a recording folder, whatever made it. */
+export async function* readRecordedGroups(dir: string, source: string): AsyncGenerator<RecordedGroup> {
+  yield* readCatalogueRecording(dir, source);
+}
