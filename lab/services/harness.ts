@@ -2,13 +2,13 @@
  * What all JavaScript services of the lab share: HTTP, slots and their line, telemetry lines, faults, and an orderly end.
  * `runService(readInstanceConfig(), definition)` is a whole service; the definition says what a request does.
  */
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { labServices, type InstanceConfig, type LabService } from '../contract';
 import { seededRandom } from '../random';
 import { burn } from './cpu';
 import { InstanceFaults, parseFaultOrder, type FaultHandlers } from './instance-faults';
 import { RequestSlots } from './request-slots';
 import { RuntimeMeter } from './runtime-meter';
+import { SmallHttpServer, type Call } from './small-http';
 import { RequestMeter, rounded, type StepValues } from './step-values';
 
 export { BoundedPool } from './bounded-pool';
@@ -65,10 +65,7 @@ export class AnswerError extends Error {
 const serviceTimeSpread = 0.35;
 /** A line that a service does not call limited still ends somewhere. */
 const longestUndeclaredLine = 2000;
-/** Connections are renewed now and then, so that an instance that cannot accept any more loses its callers. */
-const requestsPerConnection = 100;
 const longestDrainMs = 1800;
-const longestOrderBytes = 4096;
 
 /** The configuration from the first argument; ends the process with one line if it is not usable. */
 export function readInstanceConfig(text = process.argv[2]): InstanceConfig {
@@ -115,15 +112,6 @@ function keyOf(url: string): number {
   return Number.isFinite(key) ? key : 0;
 }
 
-async function readText(message: IncomingMessage): Promise<string> {
-  let text = '';
-  for await (const chunk of message as AsyncIterable<Buffer>) {
-    text += chunk.toString('utf8');
-    if (text.length > longestOrderBytes) throw new Error(`The order is longer than ${longestOrderBytes} bytes.`);
-  }
-  return text;
-}
-
 /** Runs one instance until SIGTERM; an error that nobody caught ends it like any crash. Knobs it reads itself:
  * `queue` (longest line; makes `http.in_flight_limit` known), `changeAgeS` (age of the last change at start),
  * `leakShape` (0 steady, 1 stepwise, 2 per request), `seed`. */
@@ -145,72 +133,54 @@ export function runService(config: InstanceConfig, definition: ServiceDefinition
   };
   let draining = false;
 
-  function answer(response: ServerResponse, status: number, body: unknown): void {
-    if (response.destroyed) return;
-    const text = JSON.stringify(body ?? {});
-    const headers: Record<string, string | number> = {
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(text),
-    };
-    if (draining || isWornOut(response)) headers['connection'] = 'close';
-    response.writeHead(status, headers);
-    response.end(text);
-  }
-
-  async function serveWork(key: number, response: ServerResponse): Promise<number> {
+  async function work(key: number, call: Call): Promise<number> {
     const place = slots.enter();
-    response.on('close', () => place.abandon());
+    call.onGone = () => place.abandon();
     const refusal = await place.entered;
     if (refusal === 'gone') return 499;
     if (refusal === 'full') {
-      answer(response, 503, { error: 'The line is full.' });
+      call.answer(503, { error: 'The line is full.' });
       return 503;
     }
     try {
       faults.onRequest();
       const fails = faults.failsNext();
-      const body = await definition.work(key, { ...harness, gone: () => response.destroyed });
+      const body = await definition.work(key, { ...harness, gone: () => call.gone });
       if (fails) throw new Error('Unexpected value.');
-      if (response.destroyed) return 499;
-      answer(response, 200, body);
+      if (call.gone) return 499;
+      call.answer(200, body);
       return 200;
     } catch (error) {
-      if (response.destroyed) return 499;
+      if (call.gone) return 499;
       const status = error instanceof AnswerError ? error.status : 500;
-      answer(response, status, { error: (error as Error).message });
+      call.answer(status, { error: (error as Error).message });
       return status;
     } finally {
       slots.leave();
     }
   }
 
-  async function orderFault(message: IncomingMessage, response: ServerResponse): Promise<void> {
+  function orderFault(call: Call): void {
     try {
-      const { fault, level, release } = parseFaultOrder(await readText(message));
+      const { fault, level, release } = parseFaultOrder(call.body);
       const handler = handlers[fault];
       if (!handler) throw new Error(`The service ${config.service} cannot have the fault ${fault}.`);
       handler(level, release === true);
-      answer(response, 200, { fault, level });
+      call.answer(200, { fault, level });
     } catch (error) {
-      answer(response, 400, { error: (error as Error).message });
+      call.answer(400, { error: (error as Error).message });
     }
   }
 
-  const server = createServer((message, response) => {
-    const url = message.url ?? '/';
-    if (message.method === 'GET' && url.startsWith('/work')) {
+  const http = new SmallHttpServer((call) => {
+    const { method, url } = call;
+    if (method === 'GET' && url.startsWith('/work')) {
       const beganAt = performance.now();
-      void serveWork(keyOf(url), response).then((status) =>
-        requests.ended(status, (performance.now() - beganAt) / 1000),
-      );
-    } else if (message.method === 'GET' && url === '/healthz') answer(response, draining ? 503 : 200, { draining });
-    else if (message.method === 'POST' && url === '/admin/fault') void orderFault(message, response);
-    else answer(response, 404, { error: `Nothing at ${message.method} ${url}.` });
+      void work(keyOf(url), call).then((status) => requests.ended(status, (performance.now() - beganAt) / 1000));
+    } else if (method === 'GET' && url === '/healthz') call.answer(draining ? 503 : 200, { draining });
+    else if (method === 'POST' && url === '/admin/fault') orderFault(call);
+    else call.answer(404, { error: `Nothing at ${method} ${url}.` });
   });
-  // Longer than any caller keeps an idle connection, so that it is the caller who closes it.
-  server.keepAliveTimeout = 75_000;
-  server.requestTimeout = 0;
-  server.headersTimeout = 0;
 
   function speak(elapsedS: number, at: number): void {
     const values: StepValues = {
@@ -246,13 +216,12 @@ export function runService(config: InstanceConfig, definition: ServiceDefinition
     if (draining) return;
     draining = true;
     setTimeout(() => process.exit(0), longestDrainMs).unref();
-    server.close(() => void (definition.stop?.() ?? Promise.resolve()).finally(() => process.exit(0)));
-    server.closeIdleConnections();
+    http.drain(() => void (definition.stop?.() ?? Promise.resolve()).finally(() => process.exit(0)));
   }
 
   // Only a failure to listen is fatal: one to accept, for want of a descriptor, is what the instance has to live with.
-  server.on('error', (error) => {
-    if (server.listening) return;
+  http.server.on('error', (error) => {
+    if (http.server.listening) return;
     process.stderr.write(`${config.instance} cannot listen on 127.0.0.1:${config.port}: ${error.message}\n`);
     process.exit(1);
   });
@@ -262,9 +231,7 @@ export function runService(config: InstanceConfig, definition: ServiceDefinition
   process.on('SIGINT', end);
   void (definition.start?.(harness) ?? Promise.resolve()).then(
     () =>
-      server.listen(config.port, '127.0.0.1', () => {
-        const bound = server.address();
-        const port = bound !== null && typeof bound === 'object' ? bound.port : config.port;
+      http.listen(config.port, (port) => {
         process.stdout.write(`${JSON.stringify({ msg: 'ready', port, pid: process.pid })}\n`);
         speakEveryStep();
       }),
@@ -273,17 +240,6 @@ export function runService(config: InstanceConfig, definition: ServiceDefinition
       process.exit(1);
     },
   );
-}
-
-/** Requests answered so far per connection. */
-const answered = new WeakMap<object, number>();
-
-function isWornOut(response: ServerResponse): boolean {
-  const { socket } = response;
-  if (!socket) return false;
-  const count = (answered.get(socket) ?? 0) + 1;
-  answered.set(socket, count);
-  return count >= requestsPerConnection;
 }
 
 export type { InstanceConfig, LabService };

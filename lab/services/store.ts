@@ -2,9 +2,9 @@
  * The slow store behind `lookup` and `gateway`: a few slots, each held for `serviceMs`, and a line without end, so that more
  * callers than it has capacity for really overload it. `node dist/lab/services/store.js --config '{"port":0,"slots":4,"serviceMs":20}'`.
  */
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { readFlags } from '../arguments';
 import { RequestSlots } from './request-slots';
+import { SmallHttpServer, type Call } from './small-http';
 
 interface StoreConfig {
   port: number;
@@ -14,7 +14,6 @@ interface StoreConfig {
 
 const faultNames = ['slow-code', 'gray-error'] as const;
 type StoreFault = (typeof faultNames)[number];
-const longestOrderBytes = 4096;
 
 function readConfig(text: string | undefined): StoreConfig {
   try {
@@ -33,66 +32,51 @@ const config = readConfig(readFlags({ config: 'string' }).config);
 const slots = new RequestSlots(config.slots, Infinity);
 const levels: Record<StoreFault, number> = { 'slow-code': 0, 'gray-error': 0 };
 
-function answer(response: ServerResponse, status: number, body: unknown): void {
-  if (response.destroyed) return;
-  const text = JSON.stringify(body);
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) });
-  response.end(text);
-}
-
-async function serveItem(url: string, response: ServerResponse): Promise<void> {
+async function serveItem(call: Call): Promise<void> {
   const place = slots.enter();
-  response.on('close', () => place.abandon());
+  call.onGone = () => place.abandon();
   if ((await place.entered) !== undefined) return;
   try {
     // Uniform between half and one and a half of the mean.
     const ms = config.serviceMs * (0.5 + Math.random()) * Math.max(1, levels['slow-code']);
     await new Promise((resolve) => setTimeout(resolve, ms));
-    if (Math.random() < levels['gray-error']) answer(response, 500, { error: 'Unexpected value.' });
-    else answer(response, 200, { item: url.slice(url.indexOf('key=') + 4) });
+    if (Math.random() < levels['gray-error']) call.answer(500, { error: 'Unexpected value.' });
+    else call.answer(200, { item: call.url.slice(call.url.indexOf('key=') + 4) });
   } finally {
     slots.leave();
   }
 }
 
-async function orderFault(message: IncomingMessage, response: ServerResponse): Promise<void> {
+function orderFault(call: Call): void {
   try {
-    let text = '';
-    for await (const chunk of message as AsyncIterable<Buffer>) {
-      text += chunk.toString('utf8');
-      if (text.length > longestOrderBytes) throw new Error('The order is too long.');
-    }
-    const { fault, level } = JSON.parse(text) as { fault: StoreFault; level: unknown };
+    const { fault, level } = JSON.parse(call.body) as { fault: StoreFault; level: unknown };
     if (!faultNames.includes(fault) || typeof level !== 'number' || !(level >= 0)) {
       throw new Error(`Expected {"fault": ${faultNames.join(' | ')}, "level": a number of 0 or above}.`);
     }
     levels[fault] = level;
-    answer(response, 200, { fault, level });
+    call.answer(200, { fault, level });
   } catch (error) {
-    answer(response, 400, { error: (error as Error).message });
+    call.answer(400, { error: (error as Error).message });
   }
 }
 
-const server = createServer((message, response) => {
-  const url = message.url ?? '/';
-  if (message.method === 'GET' && url.startsWith('/item')) void serveItem(url, response);
-  else if (message.method === 'GET' && url === '/healthz') answer(response, 200, {});
-  else if (message.method === 'POST' && url === '/admin/fault') void orderFault(message, response);
-  else answer(response, 404, { error: `Nothing at ${message.method} ${url}.` });
+const http = new SmallHttpServer((call) => {
+  const { method, url } = call;
+  if (method === 'GET' && url.startsWith('/item')) void serveItem(call);
+  else if (method === 'GET' && url === '/healthz') call.answer(200, {});
+  else if (method === 'POST' && url === '/admin/fault') orderFault(call);
+  else call.answer(404, { error: `Nothing at ${method} ${url}.` });
 });
-server.keepAliveTimeout = 75_000;
-server.on('error', (error) => {
+http.server.on('error', (error) => {
+  if (http.server.listening) return;
   process.stderr.write(`The store cannot listen on 127.0.0.1:${config.port}: ${error.message}\n`);
   process.exit(1);
 });
-server.listen(config.port, '127.0.0.1', () => {
-  const bound = server.address();
-  const port = bound !== null && typeof bound === 'object' ? bound.port : config.port;
-  process.stdout.write(`${JSON.stringify({ msg: 'ready', port, pid: process.pid })}\n`);
-});
+http.listen(config.port, (port) =>
+  process.stdout.write(`${JSON.stringify({ msg: 'ready', port, pid: process.pid })}\n`),
+);
 process.stdout.on('error', () => process.exit(0));
 process.on('SIGTERM', () => {
   setTimeout(() => process.exit(0), 1800).unref();
-  server.close(() => process.exit(0));
-  server.closeIdleConnections();
+  http.drain(() => process.exit(0));
 });
