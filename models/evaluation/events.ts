@@ -35,6 +35,8 @@ export const ticksPerCellDay = 8640;
 export const recountTicks = 360;
 /** For so many ticks without a score an alarm stays as it is; then it ends. */
 export const heldTicks = 5;
+/** Ticks without telemetry that still count as time watched: a collector's outage must not improve the figures. */
+export const longestOutage = 60;
 
 /**
  * Alerts in a row of scores. One begins at the `persist`-th consecutive tick at or above the threshold and ends at the
@@ -135,9 +137,21 @@ export function groundsOf(cell: CellSeries, rules: EventRules): Grounds {
     const to = Math.min(cell.ticks, firstTickAt(cell, incident.recoveredMs + rules.settleTicks * cell.stepMs));
     if (to > from) healthy.fill(0, from, to);
   }
+  leaveOutSilence(cell, healthy);
   const healthyBefore = new Int32Array(cell.ticks + 1);
   for (let i = 0; i < cell.ticks; i++) healthyBefore[i + 1] = (healthyBefore[i] as number) + (healthy[i] as number);
   return { healthy, healthyBefore, incidents };
+}
+
+/** Long silence is no healthy time: where nothing is heard, nothing could be raised falsely either. */
+function leaveOutSilence({ values, ticks }: CellSeries, healthy: Uint8Array): void {
+  if (values.size === 0) return;
+  const rows = [...values.values()];
+  let silent = 0;
+  for (let tick = 0; tick < ticks; tick++) {
+    silent = rows.every((row) => Number.isNaN(row[tick])) ? silent + 1 : 0;
+    if (silent > longestOutage) healthy[tick] = 0;
+  }
 }
 
 /** Judges the alerts of one cell. `grounds` may be handed in where many alerts are judged on one cell. */
