@@ -103,16 +103,14 @@ function together(
   forgottenMs: number,
 ): number {
   const rule = metrics[name].aggregate;
-  let n = 0;
   let result = NaN;
   for (let at = metric; at < newest.length; at += stride) {
     if ((newestMs[at] as number) <= forgottenMs) continue;
     const value = newest[at] as number;
-    n += 1;
-    if (n === 1) result = value;
+    if (result !== result) result = value;
     else if (rule === 'max') result = Math.max(result, value);
     else if (rule === 'min') result = Math.min(result, value);
     else result += value;
   }
-  return rule === 'mean' && n > 0 ? result / n : result;
+  return result;
 }
