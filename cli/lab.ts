@@ -1,6 +1,6 @@
-/** `understudy lab`: records episodes of the reference service for training and evaluation. */
+/** `understudy lab`: records episodes of the reference services for training and evaluation. */
 import { Command } from 'commander';
-import type { Stack } from '../local/stack';
+import type { LabServers } from '../lab/chaos/recorder';
 
 const wholeNumber = (text: string): number => {
   const value = Number(text);
@@ -13,12 +13,22 @@ interface RecordFlags {
   episodes: number;
   parallel: number;
   seed: number;
-  kafka?: string;
 }
 
-async function ownKafka(signal: AbortSignal, log: (line: string) => void): Promise<Stack> {
+async function startServers(
+  parts: ('kafka' | 'postgres')[],
+  signal: AbortSignal,
+  log: (line: string) => void,
+): Promise<LabServers> {
+  if (parts.length === 0) return { stop: async () => undefined };
   const { startStack } = await import('../local/stack.js');
-  return startStack({ parts: ['kafka'], signal, onProgress: log });
+  const stack = await startStack({ parts, signal, onProgress: log });
+  const [host = '127.0.0.1', port] = stack.addresses.kafka.split(':');
+  return {
+    ...(parts.includes('postgres') ? { postgresUrl: stack.addresses.postgresUrl } : {}),
+    ...(parts.includes('kafka') ? { kafka: { host, port: Number(port) } } : {}),
+    stop: () => stack.stop(),
+  };
 }
 
 /** The command group, to be added to the `understudy` program. */
@@ -26,25 +36,24 @@ export function labCommand(): Command {
   const lab = new Command('lab').description('Reference services, faults and recordings.');
   lab
     .command('record')
-    .description('Run episodes of the reference service and record their telemetry. Goes on where it stopped.')
+    .description('Run episodes of the reference services and record them. Goes on where it stopped.')
     .requiredOption('--out <dir>', 'folder of the recording')
     .option('--episodes <n>', 'how many', wholeNumber, 100)
-    .option('--parallel <n>', 'episodes at a time; each is two instances', wholeNumber, 4)
+    .option('--parallel <n>', 'episodes at a time; each is one to four instances', wholeNumber, 4)
     .option('--seed <n>', 'the same seed plans the same episodes', wholeNumber, 1)
-    .option('--kafka <brokers>', 'host:port of a running Kafka; without it one is started for the recording')
-    .action(async ({ kafka, ...options }: RecordFlags) => {
-      const { record } = await import('../lab/record.js');
+    .action(async (options: RecordFlags) => {
+      const { recordChaos } = await import('../lab/chaos/recorder.js');
       const stop = new AbortController();
       process.once('SIGINT', () => stop.abort());
       process.once('SIGTERM', () => stop.abort());
       const log = (line: string): void => console.log(line);
-      const stack = kafka === undefined ? await ownKafka(stop.signal, log) : undefined;
-      try {
-        const brokers = kafka ?? stack?.addresses.kafka ?? '';
-        await record({ ...options, brokers, log, signal: stop.signal });
-      } finally {
-        await stack?.stop();
-      }
+      await recordChaos({
+        ...options,
+        log,
+        signal: stop.signal,
+        // The recorder stops the servers itself, once the episodes that use them have ended.
+        startServers: (parts) => startServers(parts, new AbortController().signal, log),
+      });
     });
   return lab;
 }

@@ -39,24 +39,32 @@ export interface FailureSpan {
   recoveredMs: number | undefined;
 }
 
-/** Every failure in the seconds, which must be in order and without gaps. */
-export function findFailures(seconds: readonly MeasuredSecond[], definition: FailureDefinition): FailureSpan[] {
+/**
+ * Every failure in the steps, which must be in order: it begins with the first of `consecutive` bad ones in a row and is
+ * over with the first of as many good ones.
+ */
+export function findSpans(steps: readonly { atMs: number; bad: boolean }[], consecutive: number): FailureSpan[] {
   const spans: FailureSpan[] = [];
   let badInARow = 0;
   let goodInARow = 0;
   let open: FailureSpan | undefined;
-  for (const [index, second] of seconds.entries()) {
-    const bad = isBad(second, definition);
+  for (const [index, { atMs, bad }] of steps.entries()) {
     badInARow = bad ? badInARow + 1 : 0;
     goodInARow = bad ? 0 : goodInARow + 1;
-    if (!open && badInARow >= definition.consecutive) {
-      open = { onsetMs: seconds[index - badInARow + 1]?.atMs ?? second.atMs, recoveredMs: undefined };
+    if (!open && badInARow >= consecutive) {
+      open = { onsetMs: steps[index - badInARow + 1]?.atMs ?? atMs, recoveredMs: undefined };
       spans.push(open);
     }
-    if (open && goodInARow >= definition.consecutive) {
-      open.recoveredMs = seconds[index - goodInARow + 1]?.atMs ?? second.atMs;
+    if (open && goodInARow >= consecutive) {
+      open.recoveredMs = steps[index - goodInARow + 1]?.atMs ?? atMs;
       open = undefined;
     }
   }
   return spans;
+}
+
+/** Every failure in the seconds, which must be in order and without gaps. */
+export function findFailures(seconds: readonly MeasuredSecond[], definition: FailureDefinition): FailureSpan[] {
+  const steps = seconds.map((second) => ({ atMs: second.atMs, bad: isBad(second, definition) }));
+  return findSpans(steps, definition.consecutive);
 }

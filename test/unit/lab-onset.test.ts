@@ -1,5 +1,4 @@
 import { expect } from 'chai';
-import { planEpisode } from '../../lab/episode-plan';
 import { findFailures, type MeasuredSecond } from '../../lab/onset';
 
 const definition = { sloMs: 250, errorRatio: 0.05, consecutive: 3 };
@@ -35,31 +34,5 @@ describe('Failure onset', () => {
   });
   it('is not found in seconds without requests', () => {
     expect(spans('..------..')).to.deep.equal([]);
-  });
-});
-
-describe('Episode plans', () => {
-  it('are the same for the same seed and number', () => {
-    expect(planEpisode(3, 17)).to.deep.equal(planEpisode(3, 17));
-    expect(planEpisode(3, 17)).not.to.deep.equal(planEpisode(4, 17));
-  });
-
-  it('stop every leak of a look-alike, and only there', () => {
-    for (let number = 0; number < 60; number++) {
-      const { kind, leakOrders } = planEpisode(5, number);
-      const running = new Map(leakOrders.map((o) => [o.instance, o.bytesPerSecond]));
-      if (kind === 'healthy') expect(leakOrders).to.deep.equal([]);
-      else
-        expect([...running.values()].every((rate) => (kind === 'leak-to-death' ? rate > 0 : rate === 0))).to.equal(
-          true,
-        );
-    }
-  });
-
-  it('spread leak rates over more than a decade', () => {
-    const rates = Array.from({ length: 100 }, (_, n) => planEpisode(1, n).leakOrders[0]?.bytesPerSecond ?? 0).filter(
-      (r) => r > 0,
-    );
-    expect(Math.max(...rates) / Math.min(...rates)).to.be.above(10);
   });
 });
