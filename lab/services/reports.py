@@ -7,6 +7,7 @@ fdLimit (of descriptors, default as inherited); and, as in the other services, q
 http.in_flight_limit known), changeAgeS (age of the last change at start) and seed.
 """
 
+import errno
 import json
 import math
 import os
@@ -83,7 +84,7 @@ class Reports:
         self.kept, self.kept_bytes, self.made = deque(), 0, 0
 
     def write(self, content):
-        began_at = time.monotonic()
+        began_at, written = time.monotonic(), 0
         with self.lock:
             self.made += 1
             path = os.path.join(self.folder, "report-%d.txt" % self.made)
@@ -91,8 +92,9 @@ class Reports:
         try:
             with open(path, "wb", buffering=0) as file:
                 if file.write(content) != len(content):
-                    raise OSError(28, "No space left for the whole report")
+                    raise OSError(errno.ENOSPC, "No space left for the whole report")
                 os.fsync(file.fileno())
+            written = len(content)
         except OSError:
             # Part of a report is none; its space is what the next one needs.
             try:
@@ -101,7 +103,7 @@ class Reports:
                 pass
             raise
         finally:
-            self.meter.write(len(content), time.monotonic() - began_at)
+            self.meter.write(written, time.monotonic() - began_at)
         self.forget_oldest(path, len(content))
 
     def forget_oldest(self, path, size):
@@ -281,7 +283,7 @@ class Service:
         try:
             self.reports.write(self.content)
         except OSError as error:
-            return (507 if error.errno == 28 else 500), {"error": str(error)}
+            return (507 if error.errno == errno.ENOSPC else 500), {"error": str(error)}
         return 200, {"bytes": len(self.content)}
 
     def finish(self, connection, status, body):
