@@ -36,11 +36,17 @@ export interface TuningTask {
 const persistences = [1, 3, 5];
 /** Thresholds are tried that this share of healthy ticks would reach; persistence may make up for five times the budget. */
 const deepestShare = 5;
-/** Ratio of the numbers of healthy ticks that two neighbouring candidate thresholds let through. */
-const rankGrowth = 1.5;
-const refinements = 5;
+/**
+ * Ratio of the numbers of healthy ticks that two neighbouring candidate thresholds let through: a first look at each
+ * member of a grid is coarse, and the most promising of each family are then tuned finely.
+ */
+const coarse = 3;
+const fine = 1.25;
+const promising = 3;
+/** Thresholds tried between the best of them and the next lower one. */
+const refinements = 6;
 /** Lower thresholds are not tried once the budget is exceeded this many times. */
-const hopeless = 8;
+const hopeless = 5;
 
 /** The other cells of the same service, which may be compared with it. */
 export function peersOf(cell: CellSeries, cells: readonly CellSeries[]): CellSeries[] {
@@ -50,14 +56,19 @@ export function peersOf(cell: CellSeries, cells: readonly CellSeries[]): CellSer
 /** The best member of each family, in the order in which the families come. */
 export function tuneFamilies(detectors: readonly Detector[], task: TuningTask): Tuned[] {
   const grounds = task.training.map((cell) => groundsOf(cell, task.rules));
-  const best = new Map<string, Tuned>();
+  const families = new Map<string, Tuned[]>();
   for (const [index, detector] of detectors.entries()) {
-    const tuned = tuneOn(detector, task, grounds);
+    const tuned = tuneOn(detector, task, grounds, coarse);
     task.onTuned?.(tuned, index + 1, detectors.length);
-    const champion = best.get(detector.family);
-    if (!champion || isBetter(tuned.figures, champion.figures)) best.set(detector.family, tuned);
+    families.set(detector.family, [...(families.get(detector.family) ?? []), tuned]);
   }
-  return [...best.values()];
+  return [...families.values()].map((members) => {
+    members.sort((a, b) => (isBetter(a.figures, b.figures) ? -1 : isBetter(b.figures, a.figures) ? 1 : 0));
+    return members
+      .slice(0, promising)
+      .map(({ detector }) => tuneOn(detector, task, grounds, fine))
+      .reduce((best, tuned) => (isBetter(tuned.figures, best.figures) ? tuned : best));
+  });
 }
 
 export function tuneDetector(detector: Detector, task: TuningTask): Tuned {
@@ -65,6 +76,7 @@ export function tuneDetector(detector: Detector, task: TuningTask): Tuned {
     detector,
     task,
     task.training.map((cell) => groundsOf(cell, task.rules)),
+    fine,
   );
 }
 
@@ -75,7 +87,7 @@ export function tuneDetector(detector: Detector, task: TuningTask): Tuned {
 export function tuneStack(families: readonly Tuned[], task: TuningTask): Tuned {
   const grounds = task.training.map((cell) => groundsOf(cell, task.rules));
   const useful = families.filter(({ threshold, figures }) => Number.isFinite(threshold) && figures.caught > 0);
-  const tuneAll = (members: readonly Tuned[]): Tuned => tuneOn(orOf(members.map(asMember)), task, grounds);
+  const tuneAll = (members: readonly Tuned[]): Tuned => tuneOn(orOf(members.map(asMember)), task, grounds, fine);
   const remembered = useful.map((tuned) => ({ ...tuned, detector: remembering(tuned.detector) }));
 
   let chosen: Tuned[] = [];
@@ -115,14 +127,14 @@ function remembering(detector: Detector): Detector {
   };
 }
 
-function tuneOn(detector: Detector, task: TuningTask, grounds: readonly Grounds[]): Tuned {
+function tuneOn(detector: Detector, task: TuningTask, grounds: readonly Grounds[], rankGrowth: number): Tuned {
   const { training, budget } = task;
   detector.fit?.(training);
   const scores = training.map((cell) => detector.score(cell, peersOf(cell, training)));
   const figuresAt = (threshold: number, persist: number): EventFigures =>
     summarize(training.map((cell, i) => judge(cell, alertsOf(scores[i]!, threshold, persist), task.rules, grounds[i])));
   const healthy = healthyScoresDescending(scores, grounds);
-  const candidates = candidateThresholds(scores, healthy, deepestShare * budget.alarmTimeShare);
+  const candidates = candidateThresholds(scores, healthy, deepestShare * budget.alarmTimeShare, rankGrowth);
 
   let best: Tuned = {
     family: detector.family,
@@ -144,12 +156,14 @@ function tuneOn(detector: Detector, task: TuningTask, grounds: readonly Grounds[
     }
   }
   const chosen = candidates.findIndex(({ threshold }) => threshold === best.threshold);
-  const from = candidates[chosen]?.rank ?? 0;
-  const to = candidates[chosen + 1]?.rank ?? from;
+  const next = candidates[chosen + 1];
+  if (chosen < 0 || !next) return best;
   const { persist } = best;
+  const from = Math.max(1, candidates[chosen]!.rank);
   for (let part = 1; part <= refinements; part++) {
-    const between = healthy[Math.round(from + ((to - from) * part) / (refinements + 1))];
-    if (chosen >= 0 && between !== undefined && between < best.threshold) consider(between, persist);
+    const rank = Math.round(from * (next.rank / from) ** (part / (refinements + 1)));
+    const between = healthy[rank]!;
+    if (between < best.threshold) consider(between, persist);
   }
   return best;
 }
@@ -192,7 +206,12 @@ interface Candidate {
 }
 
 /** Descending, each once: first what no healthy tick reaches, then what ever more of them do. */
-function candidateThresholds(scores: readonly Float32Array[], healthy: Float32Array, deepest: number): Candidate[] {
+function candidateThresholds(
+  scores: readonly Float32Array[],
+  healthy: Float32Array,
+  deepest: number,
+  rankGrowth: number,
+): Candidate[] {
   const top = healthy[0] ?? -Infinity;
   let above = Infinity;
   for (const row of scores) for (const score of row) if (score > top && score < above) above = score;
