@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root';
 import { applyCommand } from './apply';
+import { evaluateCommand } from './evaluate';
 import { failoverCommand, overrideCommand } from './failover';
 import { labCommand } from './lab';
 import { setupCommand, upCommand } from './up';
@@ -18,6 +19,7 @@ const commands: (() => Command)[] = [
   failoverCommand,
   overrideCommand,
   labCommand,
+  evaluateCommand,
 ];
 
 async function main(): Promise<void> {

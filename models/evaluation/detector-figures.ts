@@ -1,0 +1,228 @@
+/** All figures of one detector on one set of cells, from its scores and a threshold. Pure. */
+import type { CellSeries, IncidentSpan } from './contracts';
+import {
+  alertsOf,
+  groundsOf,
+  isApart,
+  judge,
+  summarize,
+  type CellVerdict,
+  type EventFigures,
+  type EventRules,
+  type IncidentVerdict,
+} from './events';
+import { shareInterval, type Interval } from './bootstrap';
+import { grayFaults } from './fault-metrics';
+import { calibration, precisionRecall, quantile, type Calibration, type LabelledRows } from './figures';
+import { labelOf } from '../training/labels';
+
+export interface Alerting {
+  threshold: number;
+  persist: number;
+}
+
+export type FaultKind = 'predictable' | 'gray' | 'apart';
+
+export interface FaultFigures {
+  fault: string;
+  kind: FaultKind;
+  incidents: number;
+  caught: number;
+  early: number;
+  detected: number;
+  missed: number;
+  recall: Interval;
+  leadTicksP50: number;
+}
+
+export interface DetectorFigures {
+  name: string;
+  alerting: Alerting;
+  events: EventFigures;
+  recall: Interval;
+  /** Over faults that degrade openly, and those that do not. */
+  recallPredictable: Interval;
+  recallGray: Interval;
+  byFault: FaultFigures[];
+  /** Ticks of warning of the caught. */
+  leadTicks: { p10: number; p50: number; all: number[] };
+  /** Median of warning / incubation of the caught. */
+  leadPerIncubation: number;
+  /** Rows with a known answer, and the figures of the score on them. */
+  rows: number;
+  prAuc: number;
+  baseRate: number;
+  prCurve: { threshold: number; recall: number; precision: number }[];
+  /** Unset for scores that are no probabilities. */
+  calibration?: Calibration;
+  verdicts: CellVerdict[];
+}
+
+export interface FigureOptions {
+  rules: EventRules;
+  alerting: Alerting;
+  isProbability: boolean;
+}
+
+export function figuresOf(
+  name: string,
+  cells: readonly CellSeries[],
+  scores: readonly Float32Array[],
+  { rules, alerting, isProbability }: FigureOptions,
+): DetectorFigures {
+  const verdicts = cells.map((cell, i) => {
+    const alerts = alertsOf(scores[i] as Float32Array, alerting.threshold, alerting.persist);
+    return judge(cell, alerts, rules, groundsOf(cell, rules));
+  });
+  const incidents = verdicts.flatMap((v) => v.incidents);
+  const caught = incidents.filter(({ outcome }) => outcome === 'caught');
+  const leads = caught.map(({ leadTicks }) => leadTicks);
+  const rows = rowsOf(cells, scores, rules.horizonTicks);
+  const { area, baseRate, curve } = precisionRecall(rows);
+  return {
+    name,
+    alerting,
+    events: summarize(verdicts),
+    recall: recallOf(incidents),
+    recallPredictable: recallOf(incidents.filter(({ incident }) => kindOf(incident) === 'predictable')),
+    recallGray: recallOf(incidents.filter(({ incident }) => kindOf(incident) === 'gray')),
+    byFault: byFault(verdicts),
+    leadTicks: { p10: quantile(leads, 0.1), p50: quantile(leads, 0.5), all: leads },
+    leadPerIncubation: quantile(
+      // A step fault has no incubation to be ahead of.
+      caught.filter((c) => c.incubationTicks >= 1).map((c) => c.leadTicks / c.incubationTicks),
+      0.5,
+    ),
+    rows: rows.failed.length,
+    prAuc: area,
+    baseRate,
+    prCurve: curve,
+    ...(isProbability && rows.failed.length > 0 && { calibration: calibration(rows) }),
+    verdicts,
+  };
+}
+
+export function kindOf(incident: IncidentSpan): FaultKind {
+  if (isApart(incident)) return 'apart';
+  return grayFaults.has(incident.fault) ? 'gray' : 'predictable';
+}
+
+const recallOf = (incidents: readonly IncidentVerdict[]): Interval =>
+  shareInterval(incidents.map(({ outcome }) => outcome === 'caught'));
+
+function byFault(verdicts: readonly CellVerdict[]): FaultFigures[] {
+  const groups = new Map<string, IncidentVerdict[]>();
+  for (const verdict of [...verdicts.flatMap((v) => v.incidents), ...verdicts.flatMap((v) => v.apart)]) {
+    const { incident } = verdict;
+    const name =
+      isApart(incident) && incident.fault !== 'uncertain' ? `${incident.fault} (no warning)` : incident.fault;
+    const group = groups.get(name);
+    if (group) group.push(verdict);
+    else groups.set(name, [verdict]);
+  }
+  const figures = [...groups].map(([fault, group]): FaultFigures => {
+    const count = (outcome: string): number => group.filter((v) => v.outcome === outcome).length;
+    return {
+      fault,
+      kind: kindOf((group[0] as IncidentVerdict).incident),
+      incidents: group.length,
+      caught: count('caught'),
+      early: count('early'),
+      detected: count('detected'),
+      missed: count('missed'),
+      recall: recallOf(group),
+      leadTicksP50: quantile(
+        group.filter((v) => v.outcome === 'caught').map((v) => v.leadTicks),
+        0.5,
+      ),
+    };
+  });
+  const rank: Record<FaultKind, number> = { predictable: 0, gray: 1, apart: 2 };
+  return figures.sort((a, b) => rank[a.kind] - rank[b.kind] || (a.fault < b.fault ? -1 : 1));
+}
+
+/**
+ * Rows whose answer is known, by the labels of training: a row counts as failing if a failure at work in it comes within
+ * the horizon, as living on if it was watched for a whole horizon without. All others are left out (censored).
+ * A row without a score is left out too: alerts say nothing there either.
+ */
+export function rowsOf(
+  cells: readonly CellSeries[],
+  scores: readonly Float32Array[],
+  horizonTicks: number,
+): LabelledRows {
+  let count = 0;
+  const total = cells.reduce((sum, { ticks }) => sum + ticks, 0);
+  const probability = new Float64Array(total);
+  const failed = new Uint8Array(total);
+  for (const [c, cell] of cells.entries()) {
+    const row = scores[c] as Float32Array;
+    const endMs = cell.startMs + cell.ticks * cell.stepMs;
+    for (let tick = 0; tick < cell.ticks; tick++) {
+      const score = row[tick] as number;
+      if (score !== score) continue;
+      const label = labelOf(cell.startMs + tick * cell.stepMs, cell.incidents, endMs, cell.stepMs);
+      const fails = label.stepsToFailure <= horizonTicks;
+      if (!fails && !(label.stepsWatched >= horizonTicks)) continue;
+      probability[count] = score;
+      failed[count] = fails ? 1 : 0;
+      count += 1;
+    }
+  }
+  return { probability: probability.slice(0, count), failed: failed.slice(0, count) };
+}
+
+/** Of the incidents that give no warning: alerts beside them must be at chance, or something leaks. */
+export interface LeakAlarm {
+  crashes: number;
+  /** In alarm at the last useful moment before the onset. */
+  inAlarm: number;
+  /** What the share of alarm time lets expect, plus two standard deviations. */
+  atMost: number;
+  /** Mean score in the last horizon before such crashes, and over healthy rows. */
+  meanBefore: number;
+  meanHealthy: number;
+}
+
+export function leakAlarm(
+  cells: readonly CellSeries[],
+  scores: readonly Float32Array[],
+  figures: DetectorFigures,
+  rules: EventRules,
+): LeakAlarm {
+  let inAlarm = 0;
+  let crashes = 0;
+  const before = { sum: 0, n: 0 };
+  const healthy = { sum: 0, n: 0 };
+  for (const [i, cell] of cells.entries()) {
+    const row = scores[i] as Float32Array;
+    const grounds = groundsOf(cell, rules);
+    const verdict = figures.verdicts[i] as CellVerdict;
+    for (let tick = 0; tick < cell.ticks; tick++) {
+      if (grounds.healthy[tick] && !Number.isNaN(row[tick])) add(healthy, row[tick] as number);
+    }
+    for (const { incident, incubationTicks, inAlarmAtMinLead } of verdict.apart) {
+      // One that smouldered for longer than a warning takes is no crash out of the blue.
+      if (incident.fault === 'uncertain' || incubationTicks > rules.minLeadTicks) continue;
+      crashes += 1;
+      if (inAlarmAtMinLead) inAlarm += 1;
+      const faultTick = Math.ceil((incident.faultStartMs - cell.startMs) / cell.stepMs);
+      for (let tick = Math.max(0, faultTick - rules.horizonTicks); tick < Math.min(faultTick, cell.ticks); tick++) {
+        if (grounds.healthy[tick] && !Number.isNaN(row[tick])) add(before, row[tick] as number);
+      }
+    }
+  }
+  const share = figures.events.alarmTimeShare;
+  return {
+    crashes,
+    inAlarm,
+    atMost: crashes * share + 2 * Math.sqrt(crashes * share * (1 - share)),
+    meanBefore: before.sum / before.n,
+    meanHealthy: healthy.sum / healthy.n,
+  };
+}
+
+function add(mean: { sum: number; n: number }, value: number): void {
+  mean.sum += value;
+  mean.n += 1;
+}
