@@ -4,15 +4,14 @@ import { join } from 'node:path';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { packageRoot } from '../package-root';
-
-export const decoderNames = ['detect', 'otlp', 'understudy-json'] as const;
+import { telemetryTopicSchema } from './telemetry-settings';
 
 export const settingsSchema = z.strictObject({
   kafka: z.strictObject({
     brokers: z.array(z.string()).min(1),
     groupId: z.string().default('understudy-scoring'),
     telemetry: z
-      .array(z.strictObject({ topic: z.string(), decoder: z.enum(decoderNames).default('detect') }))
+      .array(telemetryTopicSchema)
       .min(1)
       .default([
         { topic: 'understudy.telemetry.otlp', decoder: 'otlp' },

@@ -11,8 +11,18 @@ export interface KnownCell {
   synthetic: boolean;
 }
 
+export interface Location {
+  cell: string;
+  instance?: string;
+}
+
 export interface CellDirectory {
   find(cell: string): KnownCell | undefined;
+  /**
+   * The declared instance with that name, address or address:port. Undefined if there is none, or if several cells
+   * share it; without `instance` if several of one cell do.
+   */
+  locate?(nameOrAddress: string): Location | undefined;
   /** Reads the configuration again. Throws if it cannot be read; what was known before then stays. */
   refresh(): Promise<void>;
 }
@@ -25,11 +35,21 @@ export interface CellStore {
 
 export class StoreCellDirectory implements CellDirectory {
   private known = new Map<string, KnownCell>();
+  /** Null: shared by several cells. */
+  private located = new Map<string, Location | null>();
 
   constructor(private readonly store: CellStore) {}
 
   find(cell: string): KnownCell | undefined {
     return this.known.get(cell);
+  }
+
+  locate(nameOrAddress: string): Location | undefined {
+    const found = this.located.get(nameOrAddress);
+    if (found !== undefined) return found ?? undefined;
+    // A scraper names the port of its exporter, not the service's.
+    const address = /^(.+):\d+$/.exec(nameOrAddress)?.[1];
+    return address === undefined ? undefined : (this.located.get(address) ?? undefined);
   }
 
   async refresh(): Promise<void> {
@@ -48,5 +68,22 @@ export class StoreCellDirectory implements CellDirectory {
       });
     }
     this.known = next;
+    this.located = locations(cells.filter((cell) => cell.state !== 'retired'));
   }
+}
+
+function locations(cells: readonly CellRecord[]): Map<string, Location | null> {
+  const located = new Map<string, Location | null>();
+  const add = (name: string, cell: string, instance: string) => {
+    const other = located.get(name);
+    if (other === undefined) located.set(name, { cell, instance });
+    else if (other?.cell !== cell) located.set(name, null);
+    else if (other.instance !== instance) located.set(name, { cell });
+  };
+  for (const { name: cell, instances } of cells) {
+    for (const { name, address, port } of instances) {
+      for (const key of new Set([name, address, `${address}:${port}`])) add(key, cell, name);
+    }
+  }
+  return located;
 }

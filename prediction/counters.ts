@@ -18,7 +18,8 @@ export type CounterName =
   | 'commits.failed'
   | 'publish.failed'
   | 'records.skipped'
-  | `problem.${string}`;
+  | `problem.${string}`
+  | `ignored.${string}`;
 
 export class Counters {
   private readonly counts = new Map<CounterName, number>();

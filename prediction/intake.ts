@@ -4,11 +4,14 @@ import type { CellDirectory } from './cell-directory';
 import type { Sample } from './contracts';
 import type { Counters } from './counters';
 import type { DeadLetter } from './dead-letter';
+import { Assembler } from './decode/assembler';
 import { createDecoders, type DecoderName } from './decode/detect';
-import { problem, type DecodeProblem, type DecodeReason } from './decode/decoder';
+import { headerText, problem, type DecodeProblem, type DecodeReason, type Decoder } from './decode/decoder';
+import { SeriesStore } from './decode/series';
+import { refusedBatchHeader } from './compression';
 import type { PartitionId, TelemetryRecord } from './telemetry-source';
 
-type IntakeReason = DecodeReason | 'oversized' | 'stale' | 'future' | 'unknown-cell';
+type IntakeReason = DecodeReason | 'oversized' | 'bad-compression' | 'stale' | 'future' | 'unknown-cell';
 
 export interface IntakeOptions {
   telemetry: Settings['kafka']['telemetry'];
@@ -29,26 +32,39 @@ const lettersPerSecond = 50;
 const letterBurst = 200;
 
 export class Intake {
-  private decoders = createDecoders();
-  private readonly decoderOf: ReadonlyMap<string, DecoderName>;
+  private decoders: ReadonlyMap<string, { name: DecoderName; decode: Decoder }>;
   private lastRefreshMs = -Infinity;
   private letterBudget = letterBurst;
   private letterBudgetAtMs: number;
 
   constructor(private readonly options: IntakeOptions) {
-    this.decoderOf = new Map(options.telemetry.map(({ topic, decoder }) => [topic, decoder]));
+    this.decoders = this.newDecoders();
     this.letterBudgetAtMs = options.now();
   }
 
   /** Cumulative series are read anew after a reassignment, as the windows are. */
   reset(): void {
-    this.decoders = createDecoders();
+    this.decoders = this.newDecoders();
+  }
+
+  /** Per topic, as its settings say; all share one bounded memory. */
+  private newDecoders() {
+    const { telemetry, directory } = this.options;
+    const series = new SeriesStore();
+    const assembler = new Assembler(series);
+    const locate = (name: string) => directory.locate?.(name);
+    return new Map(
+      telemetry.map(({ topic, decoder: name, ...reading }) => {
+        const decode = createDecoders({ ...reading, series, assembler, locate })[name];
+        return [topic, { name, decode }];
+      }),
+    );
   }
 
   /** `isReplay`: the record was dealt with before; it is read for its samples and complains no more. */
   async read(from: PartitionId, record: TelemetryRecord, isReplay: boolean): Promise<ReadRecord> {
     const { counters, scoring, now } = this.options;
-    const decoder = this.decoderOf.get(from.topic) ?? 'detect';
+    const decoder = this.decoders.get(from.topic);
     counters.add('records');
     const value = record.value ?? Buffer.alloc(0);
     const problems: DecodeProblem[] = [];
@@ -56,11 +72,17 @@ export class Intake {
     const object = (reason: IntakeReason, detail: string) => {
       problems.push({ ...problem('bad-value', detail), reason: reason as DecodeReason });
     };
-    if (value.length > scoring.maxRecordBytes) {
+    const refused = record.value === null ? headerText(record.headers, refusedBatchHeader) : undefined;
+    if (refused !== undefined) {
+      object('bad-compression', refused);
+    } else if (!decoder) {
+      object('unknown-format', `no decoder is configured for topic ${from.topic}`);
+    } else if (value.length > scoring.maxRecordBytes) {
       object('oversized', `${value.length} bytes, at most ${scoring.maxRecordBytes} are read`);
     } else {
-      const decoded = this.decoders[decoder](value, record.headers);
+      const decoded = decoder.decode(value, record);
       problems.push(...decoded.problems);
+      for (const [reason, count] of Object.entries(decoded.ignored)) counters.add(`ignored.${reason}`, count);
       samples = await this.usable(decoded.samples, record, object);
     }
     counters.add('samples', samples.length);
@@ -74,7 +96,7 @@ export class Intake {
     counters.add('dead-letters');
     const { key, headers, offset } = record;
     const detail = problems.length > 1 ? `${first.detail} (and ${problems.length - 1} more)` : first.detail;
-    const place = { ...from, offset, decoder, seenAtMs: now(), key, headers };
+    const place = { ...from, offset, decoder: decoder?.name ?? 'none', seenAtMs: now(), key, headers };
     return { samples, letter: { reason: first.reason, detail, ...place, value: record.value } };
   }
 

@@ -1,6 +1,7 @@
 /** Telemetry from Kafka by kafkajs: commits by hand, windows rebuilt by seeking back, a consumer made anew when it dies or stalls. */
 import type { Admin, Consumer, ConsumerEndBatchProcessEvent, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs';
 import type { Logger } from 'pino';
+import { registerCompression } from './compression';
 import type {
   PartitionId,
   PartitionStart,
@@ -43,6 +44,7 @@ export class KafkaSource implements TelemetrySource {
 
   constructor(private readonly options: KafkaSourceOptions) {
     this.now = options.now ?? Date.now;
+    registerCompression();
   }
 
   async start(reader: TelemetryReader): Promise<void> {

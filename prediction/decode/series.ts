@@ -37,12 +37,21 @@ interface Group {
   series: Map<string, SeriesState>;
 }
 
+interface CounterState {
+  atMs: number;
+  value: number;
+}
+
+/** Older by more than this is no record that was overtaken: the producer's clock was set back, and its series begin anew. */
+export const clockSetBackMs = 60_000;
+
 /**
  * State per (instance, metric) group and, within, per attribute set. When more than `maxSeries` series are known, the
  * groups not heard of for longest are forgotten: a forgotten series costs one interval, never a wrong number.
  */
 export class SeriesStore {
   private readonly groups = new Map<string, Group>();
+  private readonly counters = new Map<string, CounterState>();
   private size = 0;
 
   constructor(
@@ -51,7 +60,25 @@ export class SeriesStore {
   ) {}
 
   get seriesCount(): number {
-    return this.size;
+    return this.size + this.counters.size;
+  }
+
+  /**
+   * The growth per second of a counter that comes alone, since its reading before; one that fell began again at 0.
+   * `NaN` for the first reading; undefined for one that is not newer than the last (duplicate or late).
+   */
+  rate(key: string, atMs: number, value: number): number | undefined {
+    const before = this.counters.get(key);
+    if (before && atMs <= before.atMs && atMs > before.atMs - clockSetBackMs) return undefined;
+    // Taken out and put in again, so that the map's order is the order of use.
+    this.counters.delete(key);
+    this.counters.set(key, { atMs, value });
+    if (this.counters.size > this.maxSeries) {
+      const [oldest] = this.counters.keys();
+      if (oldest !== undefined) this.counters.delete(oldest);
+    }
+    if (!before || atMs <= before.atMs) return NaN;
+    return ((value < before.value ? value : value - before.value) * 1000) / (atMs - before.atMs);
   }
 
   /**
@@ -62,7 +89,12 @@ export class SeriesStore {
     if (points.length === 0) return undefined;
     let atMs = 0;
     for (const point of points) atMs = Math.max(atMs, point.timeMs);
-    const group = this.groups.get(groupKey);
+    let group = this.groups.get(groupKey);
+    if (group && atMs <= group.lastMs - clockSetBackMs) {
+      this.groups.delete(groupKey);
+      this.size -= group.series.size;
+      group = undefined;
+    }
     if (group && atMs <= group.lastMs) return undefined;
     const previousMs = group?.lastMs;
     const current = group ?? { lastMs: atMs, series: new Map<string, SeriesState>() };

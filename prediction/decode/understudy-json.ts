@@ -1,7 +1,7 @@
 /** Decodes Understudy's own telemetry: one JSON object per record, schema `understudy.telemetry/v1`. */
-import type { Sample } from '../contracts';
 import { isMetricName } from '../metrics';
-import { guarded, isName, problem, rejected, type DecodeProblem, type Decoder } from './decoder';
+import { guarded, isName, rejected, type Decoder } from './decoder';
+import { SampleSink } from './sink';
 
 export const understudySchema = 'understudy.telemetry/v1';
 
@@ -27,18 +27,16 @@ function decode(value: Buffer): ReturnType<Decoder> {
   if (typeof metrics !== 'object' || metrics === null || Array.isArray(metrics)) {
     return rejected('wrong-schema', 'metrics must be an object of numbers by canonical metric name');
   }
-  const samples: Sample[] = [];
-  const problems: DecodeProblem[] = [];
+  const sink = new SampleSink();
+  const id = { cell, instance };
   for (const [metric, number] of Object.entries(metrics)) {
     // Names outside the canonical table are other people's metrics in the same record: ignored, not an error.
-    if (!isMetricName(metric)) continue;
-    if (typeof number === 'number' && Number.isFinite(number)) {
-      samples.push({ cell, instance, atMs, metric, value: number });
-    } else if (number !== null) {
-      problems.push(problem('bad-value', `metrics["${metric}"] is ${JSON.stringify(number)}, expected a number`));
-    }
+    if (!isMetricName(metric)) sink.ignore('unmapped');
+    else if (typeof number === 'number') sink.emit(id, atMs, metric, number, 'metrics');
+    else if (number === null) sink.ignore('no-value');
+    else sink.object('bad-value', `metrics["${metric}"] is ${JSON.stringify(number)}, expected a number`);
   }
-  return { samples, problems };
+  return sink.result();
 }
 
 export const decodeUnderstudyJson: Decoder = guarded(decode, 'wrong-schema');
