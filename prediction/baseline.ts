@@ -1,4 +1,7 @@
-/** What is normal for one metric of one cell: robust centre and scale of its own recent past, lagging behind the present. */
+/**
+ * What is normal for one metric of one cell: robust centre and scale of its own recent past, lagging behind the present.
+ * As with trends, its numbers lie in a stretch of an array that its owner keeps.
+ */
 
 /** Blocks (see trend.ts) in the baseline: 240 steps. */
 export const baselineBlocks = 48;
@@ -6,83 +9,98 @@ export const baselineBlocks = 48;
 export const lagBlocks = 4;
 const minBlocks = 2;
 
-/** Ascending values with removal and insertion by shifting: cheaper than sorting anew each block. */
-class SortedWindow {
-  private readonly sorted = new Float64Array(baselineBlocks);
-  size = 0;
+/** Where a baseline's figures lie: NaN until 30 steps have been seen. */
+export const CENTRE = 0;
+export const SCALE = 1;
+/** Blocks that wait to be admitted, and how many are in the baseline. */
+const LAGGING = 2;
+const SIZE = 3;
+/** Where the next admitted block goes in the rings. */
+const NEXT = 4;
+const lagMeans = 5;
+const lagVariances = lagMeans + lagBlocks;
+const means = lagVariances + lagBlocks;
+const variances = means + baselineBlocks;
+const sortedMeans = variances + baselineBlocks;
+const sortedVariances = sortedMeans + baselineBlocks;
+export const baselineSize = sortedVariances + baselineBlocks;
 
-  insert(value: number): void {
-    let i = this.size++;
-    while (i > 0 && (this.sorted[i - 1] as number) > value) {
-      this.sorted[i] = this.sorted[i - 1] as number;
-      i -= 1;
-    }
-    this.sorted[i] = value;
-  }
-
-  remove(value: number): void {
-    let i = 0;
-    while (i < this.size && this.sorted[i] !== value) i += 1;
-    if (i === this.size) return;
-    this.sorted.copyWithin(i, i + 1, this.size);
-    this.size -= 1;
-  }
-
-  quantile(q: number): number {
-    const position = q * (this.size - 1);
-    const low = Math.floor(position);
-    const below = this.sorted[low] as number;
-    const above = this.sorted[Math.min(low + 1, this.size - 1)] as number;
-    return below + (above - below) * (position - low);
-  }
+/** Makes the stretch that begins at `at` (zeros so far) a baseline that has seen nothing. */
+export function emptyBaseline(d: Float64Array, at: number): void {
+  d[at + CENTRE] = d[at + SCALE] = NaN;
 }
 
-export class Baseline {
-  /** NaN until 30 steps have been seen. */
-  centre = NaN;
-  scale = NaN;
+/** Takes the block closed last, whose mean and variance lie at these places; one with fewer than 3 values is passed over. */
+export function closeBaseline(
+  d: Float64Array,
+  at: number,
+  meanAt: number,
+  varianceAt: number,
+  count: number,
+  frozen: boolean,
+): void {
+  if (frozen) d[at + LAGGING] = 0;
+  else if (count >= 3) queue(d, at, meanAt, varianceAt);
+}
 
-  private readonly lagMeans = new Float64Array(lagBlocks);
-  private readonly lagVariances = new Float64Array(lagBlocks);
-  private lagging = 0;
-  private readonly means = new Float64Array(baselineBlocks);
-  private readonly variances = new Float64Array(baselineBlocks);
-  private next = 0;
-  private readonly sortedMeans = new SortedWindow();
-  private readonly sortedVariances = new SortedWindow();
-
-  /** Takes a closed block; one with fewer than 3 values is passed over. */
-  close(mean: number, variance: number, count: number, frozen: boolean): void {
-    if (frozen) this.lagging = 0;
-    else if (count >= 3) this.queue(mean, variance);
+function queue(d: Float64Array, at: number, meanAt: number, varianceAt: number): void {
+  let lagging = d[at + LAGGING]!;
+  if (lagging === lagBlocks) {
+    admit(d, at);
+    d.copyWithin(at + lagMeans, at + lagMeans + 1, at + lagMeans + lagBlocks);
+    d.copyWithin(at + lagVariances, at + lagVariances + 1, at + lagVariances + lagBlocks);
+    lagging -= 1;
   }
+  d[at + lagMeans + lagging] = d[meanAt]!;
+  d[at + lagVariances + lagging] = d[varianceAt]!;
+  d[at + LAGGING] = lagging + 1;
+}
 
-  private queue(mean: number, variance: number): void {
-    if (this.lagging === lagBlocks) {
-      this.admit(this.lagMeans[0] as number, this.lagVariances[0] as number);
-      this.lagMeans.copyWithin(0, 1);
-      this.lagVariances.copyWithin(0, 1);
-      this.lagging -= 1;
-    }
-    this.lagMeans[this.lagging] = mean;
-    this.lagVariances[this.lagging] = variance;
-    this.lagging += 1;
+/** Takes in the block that has waited longest. */
+function admit(d: Float64Array, at: number): void {
+  const mean = d[at + lagMeans]!;
+  const variance = d[at + lagVariances]!;
+  const next = d[at + NEXT]!;
+  let size = d[at + SIZE]!;
+  if (size === baselineBlocks) {
+    remove(d, at + sortedMeans, size, d[at + means + next]!);
+    remove(d, at + sortedVariances, size, d[at + variances + next]!);
+    size -= 1;
   }
+  d[at + means + next] = mean;
+  d[at + variances + next] = variance;
+  d[at + NEXT] = (next + 1) % baselineBlocks;
+  insert(d, at + sortedMeans, size, mean);
+  insert(d, at + sortedVariances, size, variance);
+  size += 1;
+  d[at + SIZE] = size;
+  if (size < minBlocks) return;
+  d[at + CENTRE] = quantile(d, at + sortedMeans, size, 0.5);
+  // Spread within blocks and between them; 1.349 is the interquartile range of a standard normal.
+  const between = (quantile(d, at + sortedMeans, size, 0.75) - quantile(d, at + sortedMeans, size, 0.25)) / 1.349;
+  d[at + SCALE] = Math.sqrt(quantile(d, at + sortedVariances, size, 0.5) + between * between);
+}
 
-  private admit(mean: number, variance: number): void {
-    if (this.sortedMeans.size === baselineBlocks) {
-      this.sortedMeans.remove(this.means[this.next] as number);
-      this.sortedVariances.remove(this.variances[this.next] as number);
-    }
-    this.means[this.next] = mean;
-    this.variances[this.next] = variance;
-    this.next = (this.next + 1) % baselineBlocks;
-    this.sortedMeans.insert(mean);
-    this.sortedVariances.insert(variance);
-    if (this.sortedMeans.size < minBlocks) return;
-    this.centre = this.sortedMeans.quantile(0.5);
-    // Spread within blocks and between them; 1.349 is the interquartile range of a standard normal.
-    const between = (this.sortedMeans.quantile(0.75) - this.sortedMeans.quantile(0.25)) / 1.349;
-    this.scale = Math.sqrt(this.sortedVariances.quantile(0.5) + between * between);
+/** Into `size` ascending values from `at` on: by shifting, which is cheaper than sorting anew each block. */
+function insert(d: Float64Array, at: number, size: number, value: number): void {
+  let i = at + size;
+  while (i > at && d[i - 1]! > value) {
+    d[i] = d[i - 1]!;
+    i -= 1;
   }
+  d[i] = value;
+}
+
+function remove(d: Float64Array, at: number, size: number, value: number): void {
+  let i = at;
+  while (d[i] !== value) i += 1;
+  for (const last = at + size - 1; i < last; i++) d[i] = d[i + 1]!;
+}
+
+function quantile(d: Float64Array, at: number, size: number, q: number): number {
+  const position = q * (size - 1);
+  const low = Math.floor(position);
+  const below = d[at + low]!;
+  const above = d[at + Math.min(low + 1, size - 1)]!;
+  return below + (above - below) * (position - low);
 }

@@ -1,7 +1,7 @@
 /** What the extractor remembers of one cell: its instances' newest samples and, per metric it sends, trend and baseline. */
-import { Baseline } from './baseline';
 import { metricNames, metrics, type MetricName } from './metrics';
-import { Trend, blockSteps } from './trend';
+import { Track, trackSize } from './track';
+import { blockSteps } from './trend';
 
 /** More instances than this in one cell are ignored: telemetry is not trusted to be small. */
 export const maxInstancesPerCell = 64;
@@ -15,43 +15,11 @@ export const metricIndex: Readonly<Record<MetricName, number>> = Object.fromEntr
 
 const aggregates = metricNames.map((name) => metrics[name].aggregate);
 
+/** The newest value per metric and its time, side by side. */
 class InstanceSamples {
-  readonly values = new Float64Array(metricNames.length);
-  readonly times = new Float64Array(metricNames.length).fill(-Infinity);
+  private static readonly unseen = new Float64Array(2 * metricNames.length).fill(-Infinity);
+  readonly valuesAndTimes = InstanceSamples.unseen.slice();
   newestMs = -Infinity;
-}
-
-/** One metric of one cell over time. */
-export class Track {
-  readonly baseline = new Baseline();
-  readonly trend = new Trend();
-  /** The newest step's value; NaN if missing. */
-  last = NaN;
-  /** The value at which the metric is exhausted; NaN if unknown. */
-  limit = NaN;
-  /** Smallest distance from the baseline that counts as one standard deviation. */
-  scale = NaN;
-  /** Distance of the short window's mean from the baseline in robust standard deviations; NaN without either. */
-  z = NaN;
-  /** Logarithm of the short window's mean over the baseline. */
-  logRatio = NaN;
-  /** Distance of the short window's mean from the peers' median, in the same standard deviations. */
-  peer = NaN;
-  private lastSeenStep = -Infinity;
-
-  /** `place`: of the step in its block, 1 to `blockSteps`. */
-  step(value: number, step: number, place: number, frozen: boolean): void {
-    this.last = value;
-    if (value === value) this.lastSeenStep = step;
-    const { trend } = this;
-    trend.step(value, place);
-    if (place === blockSteps) this.baseline.close(trend.blockMean, trend.blockVariance, trend.blockCount, frozen);
-  }
-
-  /** Whether the cell sends this metric at all, as far as the window reaches. */
-  isKnown(step: number, windowSteps: number): boolean {
-    return step - this.lastSeenStep <= windowSteps;
-  }
 }
 
 /** How far a tick's features can be believed. The extractor reuses the object: copy what is kept. */
@@ -70,6 +38,9 @@ export interface TickInfo {
 export class CellWindow {
   /** By the specification's order of metrics; made when the metric is first sent. */
   readonly tracks: (Track | undefined)[];
+  /** The numbers of all tracks. */
+  private numbers = new Float64Array(0);
+  private tracksMade = 0;
   /** The cell's value per metric at the newest step; NaN if missing. */
   readonly current = new Float64Array(metricNames.length).fill(NaN);
   readonly info: TickInfo = {
@@ -103,6 +74,33 @@ export class CellWindow {
     return this.instances.size;
   }
 
+  /** Makes room for tracks that are about to be added: once for all metrics that a cell begins with. */
+  private reserve(count: number): void {
+    const needed = (this.tracksMade + count) * trackSize;
+    if (this.numbers.length >= needed) return;
+    const larger = new Float64Array(needed);
+    larger.set(this.numbers);
+    this.numbers = larger;
+    for (const track of this.tracks) if (track) track.d = larger;
+  }
+
+  /** Adds tracks for the metrics, by their place in the specification, that have a value now and had none before. */
+  addTracks(tracked: readonly number[]): void {
+    const isNew = (metric: number, i: number) => {
+      const value = this.current[metric] as number;
+      return this.tracks[i] === undefined && value === value;
+    };
+    let fresh = 0;
+    for (let i = 0; i < tracked.length; i++) if (isNew(tracked[i] as number, i)) fresh += 1;
+    if (fresh === 0) return;
+    this.reserve(fresh);
+    for (let i = 0; i < tracked.length; i++) {
+      if (!isNew(tracked[i] as number, i)) continue;
+      this.tracks[i] = new Track(this.numbers, this.tracksMade * trackSize);
+      this.tracksMade += 1;
+    }
+  }
+
   /** False if the sample was not taken: older than what is known, or one instance too many. */
   observe(instance: string, metric: MetricName, atMs: number, value: number): boolean {
     let samples = this.instances.get(instance);
@@ -112,12 +110,13 @@ export class CellWindow {
       this.instances.set(instance, samples);
     }
     const index = metricIndex[metric];
-    const known = samples.times[index] as number;
+    const { valuesAndTimes } = samples;
+    const known = valuesAndTimes[2 * index + 1] as number;
     const bounded = value > largestValue ? largestValue : value < -largestValue ? -largestValue : value;
     // Equal times happen by redelivery; should the values differ, the larger wins whatever the order.
-    if (atMs < known || (atMs === known && bounded <= (samples.values[index] as number))) return false;
-    samples.times[index] = atMs;
-    samples.values[index] = bounded;
+    if (atMs < known || (atMs === known && bounded <= (valuesAndTimes[2 * index] as number))) return false;
+    valuesAndTimes[2 * index] = bounded;
+    valuesAndTimes[2 * index + 1] = atMs;
     if (atMs > samples.newestMs) samples.newestMs = atMs;
     if (atMs > this.newestMs) this.newestMs = atMs;
     return true;
@@ -135,10 +134,10 @@ export class CellWindow {
       }
       if (samples.newestMs <= atMs - holdMs) continue;
       this.freshInstances += 1;
-      const { times, values } = samples;
+      const { valuesAndTimes } = samples;
       for (let m = 0; m < current.length; m++) {
-        if ((times[m] as number) <= atMs - holdMs) continue;
-        const value = values[m] as number;
+        if ((valuesAndTimes[2 * m + 1] as number) <= atMs - holdMs) continue;
+        const value = valuesAndTimes[2 * m] as number;
         const before = current[m] as number;
         if (before !== before) current[m] = value;
         else {

@@ -1,8 +1,10 @@
 /** The features that take several metrics of a cell, or none: what users feel, and the worst of what any metric shows. */
-import { metricIndex, type CellWindow, type Track } from './cell-window';
+import { metricIndex, type CellWindow } from './cell-window';
 import type { CrossFeature, FeatureSpec, TrackedMetric } from './feature-spec';
 import { borneOut, clamp, relSlope, stepsToLevel, stepsToLimit, stepsToLimitLong } from './metric-features';
 import type { MetricName } from './metrics';
+import type { Track } from './track';
+import { longWindow, midWindow, type WindowPlace } from './trend';
 
 /** The largest and second largest of what was offered; NaN while nothing was. */
 class TopTwo {
@@ -33,13 +35,11 @@ export class CrossFeatures {
   private readonly resourceFloorMid = new TopTwo();
   private readonly resourceFloorLong = new TopTwo();
   private readonly resourceRelSlope = new TopTwo();
-  private readonly resourcePeer = new TopTwo();
   private readonly saturation = new TopTwo();
   private readonly symptomZ = new TopTwo();
   private readonly symptomLogRatio = new TopTwo();
   private readonly symptomSlopeMid = new TopTwo();
   private readonly symptomSlopeLong = new TopTwo();
-  private readonly symptomPeer = new TopTwo();
   private soonest = NaN;
   private soonestLong = NaN;
   private symptoms = 0;
@@ -79,26 +79,23 @@ export class CrossFeatures {
     this.resourceFloorMid,
     this.resourceFloorLong,
     this.resourceRelSlope,
-    this.resourcePeer,
     this.saturation,
     this.symptomZ,
     this.symptomLogRatio,
     this.symptomSlopeMid,
     this.symptomSlopeLong,
-    this.symptomPeer,
   ];
 
   private gatherResource(track: Track, { zFloor }: TrackedMetric, limited: boolean): void {
-    const { trend, limit } = track;
-    this.resourcePeer.offer(track.peer);
-    this.resourceRelSlope.offer(relSlope(trend.long, track, zFloor) * trend.long.r2);
+    const { limit } = track;
+    this.resourceRelSlope.offer(relSlope(track, longWindow, zFloor) * track.r2(longWindow));
     if (!limited) {
-      this.saturation.offer(trend.short.mean / limit);
+      this.saturation.offer(track.recent / limit);
       return;
     }
-    this.resourceShare.offer(trend.short.mean / limit);
-    this.resourceFloorMid.offer(trend.floorSlopeMid / limit);
-    this.resourceFloorLong.offer(trend.floorSlopeLong / limit);
+    this.resourceShare.offer(track.recent / limit);
+    this.resourceFloorMid.offer(track.floorSlopeMid / limit);
+    this.resourceFloorLong.offer(track.floorSlopeLong / limit);
     const steps = stepsToLimit(track, this.most);
     if (!(steps >= this.soonest)) this.soonest = steps === steps ? steps : this.soonest;
     const stepsLong = stepsToLimitLong(track, this.most);
@@ -106,12 +103,10 @@ export class CrossFeatures {
   }
 
   private gatherSymptom(track: Track, { zFloor }: TrackedMetric, deviatingZ: number): void {
-    const { trend } = track;
     this.symptomZ.offer(track.z);
     this.symptomLogRatio.offer(track.logRatio);
-    this.symptomSlopeMid.offer(relSlope(trend.mid, track, zFloor) * trend.mid.r2);
-    this.symptomSlopeLong.offer(relSlope(trend.long, track, zFloor) * trend.long.r2);
-    this.symptomPeer.offer(track.peer);
+    this.symptomSlopeMid.offer(relSlope(track, midWindow, zFloor) * track.r2(midWindow));
+    this.symptomSlopeLong.offer(relSlope(track, longWindow, zFloor) * track.r2(longWindow));
     if (track.z !== track.z) return;
     this.symptoms += 1;
     if (track.z > deviatingZ) this.deviating += 1;
@@ -121,7 +116,7 @@ export class CrossFeatures {
   private sloS(window: CellWindow): number {
     if (window.sloLatencyS === window.sloLatencyS) return window.sloLatencyS;
     const p99 = this.track(window, 'http.latency_p99_s');
-    return p99 ? p99.baseline.centre * (this.spec.constants.defaultSloPerBaseline ?? 5) : NaN;
+    return p99 ? p99.centre * (this.spec.constants.defaultSloPerBaseline ?? 5) : NaN;
   }
 
   private track(window: CellWindow, metric: MetricName): Track | undefined {
@@ -129,16 +124,16 @@ export class CrossFeatures {
   }
 
   private mean(window: CellWindow, metric: MetricName): number {
-    return this.track(window, metric)?.trend.short.mean ?? NaN;
+    return this.track(window, metric)?.recent ?? NaN;
   }
 
   private current(window: CellWindow, metric: MetricName): number {
     return window.current[metricIndex[metric]] as number;
   }
 
-  private stepsTo(window: CellWindow, metric: MetricName, level: number, which: 'mid' | 'long'): number {
+  private stepsTo(window: CellWindow, metric: MetricName, level: number, by: WindowPlace): number {
     const track = this.track(window, metric);
-    return track ? stepsToLevel(track, track.trend[which], level, this.most) : NaN;
+    return track ? stepsToLevel(track, by, level, this.most) : NaN;
   }
 
   /** How much more of the metric a request costs than it usually does, as a logarithm. */
@@ -160,21 +155,21 @@ export class CrossFeatures {
         return clamp(this.mean(window, 'http.latency_p50_s') / this.sloS(window), 0, 50);
       case 'p99-slo-slope-mid': {
         const track = this.track(window, 'http.latency_p99_s');
-        return track ? clamp(borneOut(track.trend.mid) / this.sloS(window), -1, 1) : NaN;
+        return track ? clamp(borneOut(track, midWindow) / this.sloS(window), -1, 1) : NaN;
       }
       case 'log-steps-to-slo':
-        return Math.log1p(this.stepsTo(window, 'http.latency_p99_s', this.sloS(window), 'mid'));
+        return Math.log1p(this.stepsTo(window, 'http.latency_p99_s', this.sloS(window), midWindow));
       case 'log-steps-to-slo-long':
-        return Math.log1p(this.stepsTo(window, 'http.latency_p99_s', this.sloS(window), 'long'));
+        return Math.log1p(this.stepsTo(window, 'http.latency_p99_s', this.sloS(window), longWindow));
       case 'error-per-limit':
         return clamp(this.mean(window, 'http.error_ratio') / errorLimit, 0, 20);
       case 'log-steps-to-error-limit':
-        return Math.log1p(this.stepsTo(window, 'http.error_ratio', errorLimit, 'mid'));
+        return Math.log1p(this.stepsTo(window, 'http.error_ratio', errorLimit, midWindow));
       case 'breach-share':
         return this.breachShare(window, errorLimit);
       case 'log-steps-to-breach': {
-        const slow = this.stepsTo(window, 'http.latency_p99_s', this.sloS(window), 'mid');
-        const failing = this.stepsTo(window, 'http.error_ratio', errorLimit, 'mid');
+        const slow = this.stepsTo(window, 'http.latency_p99_s', this.sloS(window), midWindow);
+        const failing = this.stepsTo(window, 'http.error_ratio', errorLimit, midWindow);
         return Math.log1p(slow !== slow ? failing : failing < slow ? failing : slow);
       }
       case 'resource-share':
@@ -192,7 +187,9 @@ export class CrossFeatures {
       case 'resource-rel-slope-long':
         return this.resourceRelSlope.first;
       case 'resource-peer':
-        return this.resourcePeer.first;
+      case 'symptom-peer':
+        // Written when all cells of the cohort are known: see cohort.ts.
+        return NaN;
       case 'saturation':
         return this.saturation.first;
       case 'symptom-z':
@@ -209,8 +206,6 @@ export class CrossFeatures {
         return this.symptomSlopeLong.first;
       case 'symptoms-deviating':
         return this.symptoms === 0 ? NaN : this.deviating / this.symptoms;
-      case 'symptom-peer':
-        return this.symptomPeer.first;
       case 'latency-spread':
         return logQuotient(this.mean(window, 'http.latency_p99_s'), this.mean(window, 'http.latency_p50_s'));
       case 'latency-per-load':

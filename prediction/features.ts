@@ -1,12 +1,12 @@
 /** The streaming feature extractor, the only place where a feature is computed, for training and for serving. */
-import { CellWindow, metricIndex, Track, type TickInfo } from './cell-window';
+import { CellWindow, metricIndex, type TickInfo } from './cell-window';
 import { Cohorts } from './cohort';
 import type { Sample } from './contracts';
 import { CrossFeatures } from './cross-features';
 import { featuresOf, historySteps, type FeatureSpec, type TrackedMetric } from './feature-spec';
 import { bounded, metricFeature, placeAgainstBaseline, stepsToLimit } from './metric-features';
 import { metrics, type MetricName } from './metrics';
-import { blockSteps } from './trend';
+import { blockSteps, midWindow } from './trend';
 
 export type { TickInfo } from './cell-window';
 export { featureNames, featureSpec, featureSpecHash, historySteps } from './feature-spec';
@@ -36,21 +36,30 @@ export class FeatureExtractor {
   readonly featureCount: number;
   private readonly cells = new Map<string, CellWindow>();
   private readonly trackOf = new Map<MetricName, number>();
-  private readonly limits: readonly (number | MetricName | undefined)[];
+  /** Per tracked metric: its index, and its limit as a constant or else as the index of another metric (-1: none). */
+  private readonly indexOf: readonly number[];
+  private readonly constantLimits: readonly number[];
+  private readonly limitIndex: readonly number[];
   private readonly cross: CrossFeatures;
   private readonly cohorts: Cohorts;
   private readonly most: number;
-  private readonly due: CellWindow[] = [];
 
   constructor(
     readonly spec: FeatureSpec,
     readonly stepMs: number = 1000,
   ) {
-    this.featureCount = featuresOf(spec).length;
+    const features = featuresOf(spec);
+    this.featureCount = features.length;
     spec.tracked.forEach(({ metric }, i) => this.trackOf.set(metric, i));
-    this.limits = spec.tracked.map(({ metric }) => metrics[metric].limit);
+    this.indexOf = spec.tracked.map(({ metric }) => metricIndex[metric]);
+    const limits = spec.tracked.map(({ metric }) => metrics[metric].limit);
+    this.constantLimits = limits.map((limit) => (typeof limit === 'number' ? limit : NaN));
+    this.limitIndex = limits.map((limit) => (typeof limit === 'string' ? metricIndex[limit] : -1));
     this.cross = new CrossFeatures(spec, stepMs);
-    this.cohorts = new Cohorts(spec.tracked.length, spec.constants.minPeers ?? 2);
+    this.cohorts = new Cohorts(
+      spec,
+      features.map(({ name }) => name),
+    );
     this.most = spec.constants.maxStepsToLimit ?? Infinity;
   }
 
@@ -85,18 +94,16 @@ export class FeatureExtractor {
    * missing.
    */
   tick(cells: readonly string[], atMs: number, out: Float32Array): void {
-    const { due, cohorts } = this;
-    due.length = 0;
-    cohorts.clear();
+    const { cohorts, featureCount } = this;
+    cohorts.begin(cells.length);
     const step = Math.round(atMs / this.stepMs);
-    for (const cell of cells) {
-      const window = this.window(cell);
+    for (let i = 0; i < cells.length; i++) {
+      const window = this.window(cells[i] as string);
       this.close(window, atMs, step);
-      due.push(window);
-      cohorts.add(window);
+      this.write(window, atMs, step, out, i * featureCount);
+      if (window.cohort !== undefined) cohorts.add(window.cohort, window.tracks, i * featureCount);
     }
-    cohorts.compare();
-    for (let i = 0; i < due.length; i++) this.write(due[i] as CellWindow, atMs, step, out, i * this.featureCount);
+    cohorts.compare(out);
   }
 
   /** How far the cell's last features can be believed. Used again at the next tick. */
@@ -110,11 +117,11 @@ export class FeatureExtractor {
     if (!track) return undefined;
     return {
       value: track.last,
-      recent: track.trend.short.mean,
+      recent: track.recent,
       limit: track.limit,
-      slope: track.trend.mid.slope,
+      slope: track.slope(midWindow),
       stepsToLimit: stepsToLimit(track, this.most),
-      baseline: track.baseline.centre,
+      baseline: track.centre,
       z: track.z,
     };
   }
@@ -140,20 +147,15 @@ export class FeatureExtractor {
     const { stepMs } = this;
     window.aggregate(atMs, (constants.holdSteps ?? 3) * stepMs, (constants.forgetInstanceSteps ?? 60) * stepMs);
     const place = placeInBlock(step, window);
+    const { indexOf, limitIndex, constantLimits } = this;
+    window.addTracks(indexOf);
     for (let i = 0; i < tracked.length; i++) {
-      const about = tracked[i] as TrackedMetric;
-      const value = window.current[metricIndex[about.metric]] as number;
-      let track = window.tracks[i];
-      if (!track) {
-        if (value !== value) continue;
-        track = window.tracks[i] = new Track();
-      }
-      track.step(value, step, place, window.frozen);
-      const limit = this.limits[i];
-      track.limit =
-        typeof limit === 'number' ? limit : limit === undefined ? NaN : (window.current[metricIndex[limit]] as number);
-      placeAgainstBaseline(track, about, this.spec);
-      track.peer = NaN;
+      const track = window.tracks[i];
+      if (!track) continue;
+      track.step(window.current[indexOf[i] as number] as number, step, place, window.frozen);
+      const limit = limitIndex[i] as number;
+      track.limit = limit < 0 ? (constantLimits[i] as number) : (window.current[limit] as number);
+      placeAgainstBaseline(track, tracked[i] as TrackedMetric, this.spec);
     }
     window.lastStep = step;
   }
@@ -174,7 +176,7 @@ export class FeatureExtractor {
       }
       if (track.isKnown(step, historySteps)) {
         known += 1;
-        recent += track.trend.present;
+        recent += track.present;
         if (track.last === track.last) present += 1;
       }
       for (let f = 0; f < features.length; f++) {

@@ -1,7 +1,7 @@
 /** The features of one metric of one cell, from its trend, its baseline and its limit. */
-import type { Track } from './cell-window';
 import type { FeatureSpec, MetricFeature, TrackedMetric } from './feature-spec';
-import type { WindowTrend } from './trend';
+import type { Track } from './track';
+import { longWindow, midWindow, type WindowPlace } from './trend';
 
 export const clamp = (value: number, low: number, high: number) => (value < low ? low : value > high ? high : value);
 
@@ -16,25 +16,27 @@ function stepsAt(left: number, slope: number, most: number): number {
 }
 
 /** A slope that the window's values bear out only in part counts in part: else noise would reach every limit soon. */
-export const borneOut = ({ slope, r2 }: WindowTrend) => slope * r2;
+export const borneOut = (track: Track, window: WindowPlace) => track.slope(window) * track.r2(window);
 
 /**
  * Steps to the limit by the middle window's slope or that of its floor, whichever is steeper: being early costs less than
  * being late, and a heap that is collected now and then rises by its floor.
  */
-export function stepsToLimit({ limit, trend }: Track, most: number): number {
-  const slope = borneOut(trend.mid);
-  return stepsAt(limit - trend.short.mean, trend.floorSlopeMid > slope ? trend.floorSlopeMid : slope, most);
+export function stepsToLimit(track: Track, most: number): number {
+  const slope = borneOut(track, midWindow);
+  const floorSlope = track.floorSlopeMid;
+  return stepsAt(track.limit - track.recent, floorSlope > slope ? floorSlope : slope, most);
 }
 
-export function stepsToLimitLong({ limit, trend }: Track, most: number): number {
-  const slope = borneOut(trend.long);
-  return stepsAt(limit - trend.short.mean, trend.floorSlopeLong > slope ? trend.floorSlopeLong : slope, most);
+export function stepsToLimitLong(track: Track, most: number): number {
+  const slope = borneOut(track, longWindow);
+  const floorSlope = track.floorSlopeLong;
+  return stepsAt(track.limit - track.recent, floorSlope > slope ? floorSlope : slope, most);
 }
 
 /** Steps until a window's mean reaches a level, by one window's slope alone. */
-export function stepsToLevel(track: Track, window: WindowTrend, level: number, most: number): number {
-  return stepsAt(level - track.trend.short.mean, borneOut(window), most);
+export function stepsToLevel(track: Track, window: WindowPlace, level: number, most: number): number {
+  return stepsAt(level - track.recent, borneOut(track, window), most);
 }
 
 /** Relative to a level; that of an idle metric counts as at least its floor. */
@@ -43,14 +45,13 @@ const relative = (value: number, to: number, floor: number) => clamp(value / (Ma
 /** Places the newest values against the cell's own baseline. */
 export function placeAgainstBaseline(track: Track, tracked: TrackedMetric, spec: FeatureSpec): void {
   const { constants } = spec;
-  const { centre, scale } = track.baseline;
-  const { mean } = track.trend.short;
+  const { centre, spread, recent: mean } = track;
   const largest = constants.largestZ ?? 50;
   const relativeFloor = constants.relativeZFloor ?? 0;
   // Without a baseline there is no z, but peers can still be compared by the smallest scale.
   let floor =
     centre === centre
-      ? Math.max(tracked.zFloor, relativeFloor * Math.abs(centre), scale)
+      ? Math.max(tracked.zFloor, relativeFloor * Math.abs(centre), spread)
       : Math.max(tracked.zFloor, relativeFloor * Math.abs(mean));
   const ofLimit = (constants.limitZFloor ?? 0) * track.limit;
   if (ofLimit > floor) floor = ofLimit;
@@ -61,33 +62,32 @@ export function placeAgainstBaseline(track: Track, tracked: TrackedMetric, spec:
 }
 
 /** Slope per step relative to the cell's usual level. */
-export const relSlope = (window: WindowTrend, track: Track, zFloor: number) =>
-  relative(window.slope, track.baseline.centre, zFloor);
+export const relSlope = (track: Track, window: WindowPlace, zFloor: number) =>
+  relative(track.slope(window), track.centre, zFloor);
 
 /** `most`: steps to a limit that is not in sight. */
 export function metricFeature(feature: MetricFeature, track: Track, zFloor: number, most: number): number {
-  const { trend, limit } = track;
   switch (feature) {
     case 'share':
-      return track.last / limit;
+      return track.last / track.limit;
     case 'mean':
-      return trend.short.mean;
+      return track.recent;
     case 'floor-share':
-      return trend.floor / limit;
+      return track.floor / track.limit;
     case 'slope-mid':
-      return trend.mid.slope / limit;
+      return track.slope(midWindow) / track.limit;
     case 'slope-long':
-      return trend.long.slope / limit;
+      return track.slope(longWindow) / track.limit;
     case 'unit-slope-mid':
-      return trend.mid.slope;
+      return track.slope(midWindow);
     case 'unit-slope-long':
-      return trend.long.slope;
+      return track.slope(longWindow);
     case 'r2-mid':
-      return trend.mid.r2;
+      return track.r2(midWindow);
     case 'floor-slope-mid':
-      return trend.floorSlopeMid / limit;
+      return track.floorSlopeMid / track.limit;
     case 'floor-slope-long':
-      return trend.floorSlopeLong / limit;
+      return track.floorSlopeLong / track.limit;
     case 'log-steps-to-limit':
       return Math.log1p(stepsToLimit(track, most));
     case 'log-steps-to-limit-long':
@@ -96,13 +96,16 @@ export function metricFeature(feature: MetricFeature, track: Track, zFloor: numb
       return track.z;
     case 'log-ratio':
       return track.logRatio;
-    case 'gap':
-      return relative(trend.short.mean - trend.long.mean, trend.long.mean, zFloor);
+    case 'gap': {
+      const usual = track.mean(longWindow);
+      return relative(track.recent - usual, usual, zFloor);
+    }
     case 'rel-slope-mid':
-      return relSlope(trend.mid, track, zFloor);
+      return relSlope(track, midWindow, zFloor);
     case 'rel-slope-long':
-      return relSlope(trend.long, track, zFloor);
+      return relSlope(track, longWindow, zFloor);
     case 'peer':
-      return track.peer;
+      // Written when all cells of the cohort are known: see cohort.ts.
+      return NaN;
   }
 }

@@ -1,0 +1,137 @@
+/** One metric of one cell over time: its trend, its baseline, and how the newest values stand to both. */
+import { baselineSize, CENTRE, closeBaseline, emptyBaseline, SCALE } from './baseline';
+import {
+  BLOCK_COUNT,
+  BLOCK_MEAN,
+  BLOCK_VARIANCE,
+  blockSteps,
+  emptyTrend,
+  FLOOR,
+  FLOOR_SLOPE_LONG,
+  FLOOR_SLOPE_MID,
+  MEAN,
+  PRESENT,
+  R2,
+  shortWindow,
+  SLOPE,
+  stepTrend,
+  trendSize,
+  type WindowPlace,
+} from './trend';
+
+const [LAST, LIMIT, Z_SCALE, Z, LOG_RATIO, LAST_SEEN] = [0, 1, 2, 3, 4, 5] as const;
+const baseline = 6;
+const trend = baseline + baselineSize;
+/** Numbers per track. */
+export const trackSize = trend + trendSize;
+
+/** A view of a stretch of its cell's numbers: all tracks of a cell lie side by side in one array. */
+export class Track {
+  /** `d` may be replaced by a larger copy when the cell sends more metrics. */
+  constructor(
+    public d: Float64Array,
+    private readonly at: number,
+  ) {
+    d.fill(NaN, at, at + LAST_SEEN);
+    d[at + LAST_SEEN] = -Infinity;
+    emptyBaseline(d, at + baseline);
+    emptyTrend(d, at + trend);
+  }
+
+  /** `place`: of the step in its block, 1 to `blockSteps`. */
+  step(value: number, step: number, place: number, frozen: boolean): void {
+    const { d, at } = this;
+    d[at + LAST] = value;
+    if (value === value) d[at + LAST_SEEN] = step;
+    stepTrend(d, at + trend, at + LAST, place);
+    if (place !== blockSteps) return;
+    const count = d[at + trend + BLOCK_COUNT]!;
+    closeBaseline(d, at + baseline, at + trend + BLOCK_MEAN, at + trend + BLOCK_VARIANCE, count, frozen);
+  }
+
+  /** Whether the cell sends this metric at all, as far as the window reaches. */
+  isKnown(step: number, windowSteps: number): boolean {
+    return step - this.d[this.at + LAST_SEEN]! <= windowSteps;
+  }
+
+  /** The newest step's value; NaN if missing. */
+  get last(): number {
+    return this.d[this.at + LAST]!;
+  }
+
+  /** The value at which the metric is exhausted; NaN if unknown. */
+  get limit(): number {
+    return this.d[this.at + LIMIT]!;
+  }
+  set limit(value: number) {
+    this.d[this.at + LIMIT] = value;
+  }
+
+  /** Smallest distance from the baseline that counts as one standard deviation. */
+  get scale(): number {
+    return this.d[this.at + Z_SCALE]!;
+  }
+  set scale(value: number) {
+    this.d[this.at + Z_SCALE] = value;
+  }
+
+  /** Distance of the short window's mean from the baseline in robust standard deviations; NaN without either. */
+  get z(): number {
+    return this.d[this.at + Z]!;
+  }
+  set z(value: number) {
+    this.d[this.at + Z] = value;
+  }
+
+  /** Logarithm of the short window's mean over the baseline. */
+  get logRatio(): number {
+    return this.d[this.at + LOG_RATIO]!;
+  }
+  set logRatio(value: number) {
+    this.d[this.at + LOG_RATIO] = value;
+  }
+
+  /** The baseline: NaN until there is one. */
+  get centre(): number {
+    return this.d[this.at + baseline + CENTRE]!;
+  }
+
+  get spread(): number {
+    return this.d[this.at + baseline + SCALE]!;
+  }
+
+  mean(window: WindowPlace): number {
+    return this.d[this.at + trend + window + MEAN]!;
+  }
+
+  /** What the metric is at: the mean of the last 6 to 10 steps. */
+  get recent(): number {
+    return this.d[this.at + trend + shortWindow + MEAN]!;
+  }
+
+  /** Per step. */
+  slope(window: WindowPlace): number {
+    return this.d[this.at + trend + window + SLOPE]!;
+  }
+
+  r2(window: WindowPlace): number {
+    return this.d[this.at + trend + window + R2]!;
+  }
+
+  get floor(): number {
+    return this.d[this.at + trend + FLOOR]!;
+  }
+
+  get floorSlopeMid(): number {
+    return this.d[this.at + trend + FLOOR_SLOPE_MID]!;
+  }
+
+  get floorSlopeLong(): number {
+    return this.d[this.at + trend + FLOOR_SLOPE_LONG]!;
+  }
+
+  /** Share of the last 26 to 30 steps that have a value. */
+  get present(): number {
+    return this.d[this.at + trend + PRESENT]!;
+  }
+}
