@@ -102,9 +102,7 @@ class ScoredRows {
 }
 
 function isHeldOut(group: RowsDescription['groups'][number], split: Split): boolean {
-  return (
-    split.heldOutServices.includes(group.service) || group.number % split.heldOutEvery === split.heldOutRemainder
-  );
+  return split.heldOutServices.includes(group.service) || group.number % split.heldOutEvery === split.heldOutRemainder;
 }
 
 function main(): void {

@@ -1,6 +1,8 @@
 /** Recordings as a trainer sees them: groups that stand or fall together, their cells, samples and incidents. */
 import { readEpisodes, readIncidents, readSamples, type Incident } from '../../lab/recording';
+import { isChaosRecording, readRecording } from '../../lab/chaos/recording-folder';
 import type { Sample } from '../../prediction/contracts';
+import { isMetricName } from '../../prediction/metrics';
 import type { CellFacts } from '../../prediction/features';
 import type { IncidentSpan } from '../evaluation/contracts';
 
@@ -73,7 +75,38 @@ export async function* readCatalogueRecording(dir: string, source: string): Asyn
   }
 }
 
+/** The chaos lab's recordings: every cell of an episode's deployment, the healthy ones too. */
+export async function* readLabRecording(dir: string, source: string): AsyncGenerator<RecordedGroup> {
+  for await (const { description, incidents, telemetry } of readRecording(dir)) {
+    const byCell = new Map<string, Sample[]>();
+    for (const { cell, instance, ts, metrics } of telemetry) {
+      const samples = byCell.get(cell) ?? [];
+      byCell.set(cell, samples);
+      const atMs = Date.parse(ts);
+      for (const [metric, value] of Object.entries(metrics)) {
+        if (isMetricName(metric)) samples.push({ cell, instance, atMs, metric, value });
+      }
+    }
+    const stepMs = description.step_ms;
+    yield {
+      source,
+      number: description.episode,
+      service: description.service,
+      stepMs,
+      faults: [...new Set(description.cells.flatMap((c) => c.faults.map((f) => f.name)))],
+      cells: description.cells.map(({ cell }) => ({
+        cell,
+        facts: { sloLatencyMs: description.slo_ms, cohort: description.deployment },
+        samples: byCell.get(cell) ?? [],
+        incidents: incidents.filter((i) => i.cell === cell).map(spanOf),
+        fromMs: Math.ceil(Date.parse(description.from) / stepMs) * stepMs,
+        toMs: Date.parse(description.ended),
+      })),
+    };
+  }
+}
+
 /** The groups of a recording folder, whatever made it. */
 export async function* readRecordedGroups(dir: string, source: string): AsyncGenerator<RecordedGroup> {
-  yield* readCatalogueRecording(dir, source);
+  yield* isChaosRecording(dir) ? readLabRecording(dir, source) : readCatalogueRecording(dir, source);
 }
