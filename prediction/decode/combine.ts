@@ -45,8 +45,6 @@ export function aggregate(metric: MetricName, values: readonly number[]): number
       return values.reduce((a, b) => Math.min(a, b));
     case 'sum':
       return total(values);
-    case 'mean':
-      return total(values) / values.length;
   }
 }
 
