@@ -186,7 +186,7 @@ export function quantile(values: readonly number[], q: number): number {
 
 /**
  * Population stability index of a sample against the bins it had in training: sum of (p - q) ln(p / q). Above 0.1 worth
- * a look, above 0.2 shifted. `edges` ascend; `expected` has one share more than edges, for what lies beyond.
+ * a look, above 0.2 shifted. `edges` ascend; `expected` has one share more than edges, for what lies beyond; a value on an edge belongs above it.
  */
 export function populationStability(
   values: Iterable<number>,
@@ -198,7 +198,7 @@ export function populationStability(
   for (const value of values) {
     if (Number.isNaN(value)) continue;
     let bin = 0;
-    while (bin < edges.length && value > (edges[bin] as number)) bin += 1;
+    while (bin < edges.length && value >= (edges[bin] as number)) bin += 1;
     counts[bin] = (counts[bin] ?? 0) + 1;
     total += 1;
   }
