@@ -26,6 +26,8 @@ export interface CellSeries {
   /** Latency objective in seconds; NaN if none is declared. */
   sloLatencyS: number;
   incidents: readonly IncidentSpan[];
+  /** Only ticks within are judged; what lies before fills the windows, what lies after was not watched. Default: all. */
+  watched?: { fromMs: number; toMs: number } | undefined;
 }
 
 /** A way to foretell failures: the model, or one it is compared with. */

@@ -157,11 +157,12 @@ export function rowsOf(
   const failed = new Uint8Array(total);
   for (const [c, cell] of cells.entries()) {
     const row = scores[c] as Float32Array;
-    const endMs = cell.startMs + cell.ticks * cell.stepMs;
+    const endMs = cell.watched?.toMs ?? cell.startMs + cell.ticks * cell.stepMs;
     for (let tick = 0; tick < cell.ticks; tick++) {
       const score = row[tick] as number;
-      if (score !== score) continue;
-      const label = labelOf(cell.startMs + tick * cell.stepMs, cell.incidents, endMs, cell.stepMs);
+      const atMs = cell.startMs + tick * cell.stepMs;
+      if (score !== score || atMs < (cell.watched?.fromMs ?? -Infinity) || atMs > endMs) continue;
+      const label = labelOf(atMs, cell.incidents, endMs, cell.stepMs);
       const fails = label.stepsToFailure <= horizonTicks;
       if (!fails && !(label.stepsWatched >= horizonTicks)) continue;
       probability[count] = score;

@@ -131,13 +131,18 @@ export interface Grounds {
 export function groundsOf(cell: CellSeries, rules: EventRules): Grounds {
   const healthy = new Uint8Array(cell.ticks).fill(1);
   // An onset after the last tick is judged all the same: the last telemetry may be older than the failure.
-  const incidents = cell.incidents.filter((i) => i.onsetMs > cell.startMs).sort((a, b) => a.onsetMs - b.onsetMs);
+  const fromMs = cell.watched?.fromMs ?? cell.startMs;
+  const incidents = cell.incidents.filter((i) => i.onsetMs > fromMs).sort((a, b) => a.onsetMs - b.onsetMs);
   for (const incident of cell.incidents) {
     const from = Math.max(0, firstTickAt(cell, warningStartMs(cell, incident, rules)));
     const to = Math.min(cell.ticks, firstTickAt(cell, incident.recoveredMs + rules.settleTicks * cell.stepMs));
     if (to > from) healthy.fill(0, from, to);
   }
   leaveOutSilence(cell, healthy);
+  if (cell.watched) {
+    healthy.fill(0, 0, Math.max(0, firstTickAt(cell, cell.watched.fromMs)));
+    healthy.fill(0, Math.max(0, Math.min(cell.ticks, firstTickAt(cell, cell.watched.toMs + cell.stepMs))));
+  }
   const healthyBefore = new Int32Array(cell.ticks + 1);
   for (let i = 0; i < cell.ticks; i++) healthyBefore[i + 1] = (healthyBefore[i] as number) + (healthy[i] as number);
   return { healthy, healthyBefore, incidents };

@@ -15,6 +15,7 @@ export interface CellFacts {
   service?: string | undefined;
   sloLatencyS?: number | undefined;
   incidents?: readonly IncidentSpan[];
+  watched?: CellSeries['watched'];
 }
 
 /** Values not renewed for this many steps are gone, as in serving. */
@@ -56,6 +57,7 @@ export function seriesOf(log: SampleLog, facts: CellFacts): RecordedCell {
     values: valuesOf(log, startMs, stepMs, ticks),
     sloLatencyS: facts.sloLatencyS ?? NaN,
     incidents: facts.incidents ?? [],
+    watched: facts.watched,
     samples: () => log.samples(),
   };
 }
