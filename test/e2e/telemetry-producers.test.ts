@@ -104,7 +104,12 @@ describe('Telemetry of real producers', function () {
     const admin = kafka.admin();
     await admin.connect();
     const configEntries = [{ name: 'compression.type', value: compression }];
-    await admin.createTopics({ topics: [{ topic, numPartitions: 2, configEntries }], waitForLeaders: true });
+    await admin.createTopics({ topics: [{ topic, numPartitions: 2, configEntries }], waitForLeaders: false });
+    // The broker answers for a new topic only when it leads its partitions; a busy machine takes its time over that.
+    await waitUntil(async () => (await admin.fetchTopicOffsets(topic)).length === 2, {
+      withinMs: 30_000,
+      what: `${topic} can be written to`,
+    });
     await admin.disconnect();
   }
 
@@ -157,7 +162,7 @@ describe('Telemetry of real producers', function () {
     for (const other of others) {
       const read: unknown[] = [];
       await consume(other, async ({ value }) => void read.push(JSON.parse(value?.toString() ?? '')));
-      await waitUntil(() => read.length > 20, { withinMs: 20_000, what: `records on ${other}` });
+      await waitUntil(() => read.length > 20, { withinMs: 40_000, what: `records on ${other}` });
     }
     expect([...unpacked].sort()).to.deep.equal(['lz4', 'snappy', 'zstd']);
   });
@@ -177,7 +182,7 @@ describe('Telemetry of real producers', function () {
       await producer.send({ topic, messages: lines.map((value) => ({ value, partition: 0 })) });
       const read: string[] = [];
       await consume(topic, async ({ value }) => void read.push(value?.toString() ?? ''));
-      await waitUntil(() => read.length >= lines.length, { withinMs: 20_000, what: `records with ${codec}` });
+      await waitUntil(() => read.length >= lines.length, { withinMs: 40_000, what: `records with ${codec}` });
       expect(read, codec).to.deep.equal(lines);
     }
     await producer.disconnect();
