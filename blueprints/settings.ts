@@ -18,6 +18,14 @@ export const settingsSchema = z.strictObject({
         { topic: 'understudy.telemetry.json', decoder: 'understudy-json' },
       ]),
     scoresTopic: z.string().default('understudy.scores'),
+    shadowScoresTopic: z
+      .string()
+      .default('understudy.scores.shadow')
+      .describe('What a challenger model says (see scoring.shadowModelManifest); nobody decides by it.'),
+    modelHealthTopic: z
+      .string()
+      .default('understudy.model-health')
+      .describe('Drift of features and scores, observed against expected failures; compacted, keyed by model.'),
     deadLetterTopic: z.string().default('understudy.dead-letter'),
   }),
   temporal: z.strictObject({
@@ -48,6 +56,10 @@ export const settingsSchema = z.strictObject({
         .describe('Larger records are dead-lettered undecoded.'),
       riskChangedEveryMs: z.number().int().min(500).default(2000),
       modelManifest: z.string().default(join(packageRoot, 'models', 'manifest.json')),
+      shadowModelManifest: z
+        .string()
+        .optional()
+        .describe('A challenger, scored beside the model on the same features; it starts no failover.'),
     })
     .prefault({}),
   processProvider: z

@@ -19,6 +19,8 @@ export function topics(kafka: Settings['kafka']): TopicSpec[] {
   return [
     ...kafka.telemetry.map(({ topic }) => ({ topic, partitions: 4, config: {} })),
     { topic: kafka.scoresTopic, partitions: 4, config: { 'cleanup.policy': 'compact' } },
+    { topic: kafka.shadowScoresTopic, partitions: 4, config: { 'cleanup.policy': 'compact' } },
+    { topic: kafka.modelHealthTopic, partitions: 1, config: { 'cleanup.policy': 'compact' } },
     { topic: kafka.deadLetterTopic, partitions: 1, config: {} },
   ];
 }

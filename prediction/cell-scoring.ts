@@ -2,12 +2,15 @@
 import type { CellDirectory, KnownCell } from './cell-directory';
 import type { RiskEvent, Sample, Score } from './contracts';
 import type { Counters } from './counters';
+import type { DriftWatch } from './drift';
 import { contributions, drivers } from './explain';
 import { featureSpec, historySteps } from './feature-spec';
 import { FeatureExtractor } from './features';
 import type { Model } from './model';
 import { advance, type RiskEpisode } from './risk-episode';
-import { cumulative, isUnknown, novelty, probabilityWithin, scoreOf, type TelemetryState } from './score';
+import { cumulative, isUnknown, novelty, probabilityWithin, scoreOf, staleSteps, type TelemetryState } from './score';
+import type { Shadow, ShadowScore } from './shadow';
+import { UnitWatch } from './unit-watch';
 
 /** What scoring needs of a model; `Model` is one. */
 export type ScoringModel = Pick<Model, 'id' | 'bins' | 'manifest' | 'forest' | 'rows' | 'run'>;
@@ -18,36 +21,55 @@ export interface CellScoringOptions {
   stepMs: number;
   riskChangedEveryMs: number;
   counters: Counters;
+  drift?: DriftWatch | undefined;
+  shadow?: Shadow | undefined;
 }
 
 export interface ScoredCell {
   score: Score;
   /** Set when the workflow has to be told. */
   event: RiskEvent | undefined;
+  /** What the challenger says, if there is one. */
+  shadow: ShadowScore | undefined;
   /** Partitions the cell's samples came from. */
   partitions: ReadonlySet<string>;
 }
 
 interface CellState {
+  cell: string;
   episode: RiskEpisode | null;
   lastEventMs: number;
   newestMs: number;
   skewMs: number;
+  units: UnitWatch;
+  /** Ticks in a row at which users felt it. */
+  ticksMissed: number;
   partitions: Set<string>;
+}
+
+interface DueCell {
+  known: KnownCell;
+  state: CellState;
 }
 
 /** Attribution takes a few ms a row: with more cells at risk than this at once, the rest goes without. */
 const mostExplainedPerTick = 20;
+/** Users have to feel it for so many ticks in a row before it counts as a failure. */
+const failureTicks = 3;
 
 export class CellScoring {
   private readonly extractor: FeatureExtractor;
   private readonly cells = new Map<string, CellState>();
+  /** In order of name, so that a replay agrees; undefined when a cell has come or gone. */
+  private ordered: CellState[] | undefined;
   private readonly horizonsS: readonly number[];
+  private readonly failure: number[];
 
   constructor(private readonly options: CellScoringOptions) {
     const { model, stepMs } = options;
     this.extractor = new FeatureExtractor(featureSpec, stepMs);
     this.horizonsS = model.manifest.horizonsSteps.map((steps) => (steps * stepMs) / 1000);
+    this.failure = new Array<number>(model.bins);
   }
 
   get cellCount(): number {
@@ -58,8 +80,18 @@ export class CellScoring {
   met(cell: string, partition: string, skewMs: number): void {
     let state = this.cells.get(cell);
     if (!state) {
-      state = { episode: null, lastEventMs: -Infinity, newestMs: -Infinity, skewMs, partitions: new Set() };
+      state = {
+        cell,
+        episode: null,
+        lastEventMs: -Infinity,
+        newestMs: -Infinity,
+        skewMs,
+        units: new UnitWatch(),
+        ticksMissed: 0,
+        partitions: new Set(),
+      };
       this.cells.set(cell, state);
+      this.ordered = undefined;
     }
     state.skewMs = skewMs;
     state.partitions.add(partition);
@@ -69,86 +101,117 @@ export class CellScoring {
     const state = this.cells.get(sample.cell);
     if (!state) return;
     if (sample.atMs > state.newestMs) state.newestMs = sample.atMs;
-    if (!this.extractor.observe(sample)) this.options.counters.add('samples.ignored');
+    const { counters } = this.options;
+    const verdict = state.units.judge(sample);
+    if (verdict !== 'as-usual') counters.add('samples.unit-doubted');
+    if (verdict === 'refused') return;
+    if (!this.extractor.observe(sample)) counters.add('samples.ignored');
   }
 
-  /** All cells that have been heard of by the tick, in order of name so that a replay agrees. */
+  /** All cells that have been heard of by the tick, in order of name. */
   async tick(tickMs: number): Promise<ScoredCell[]> {
-    const { model, stepMs } = this.options;
+    const { model, shadow } = this.options;
     const due = this.due(tickMs);
     if (due.length === 0) return [];
     const rows = model.rows(due.length);
-    for (const { cell, known } of due) {
-      this.extractor.describe(cell, { sloLatencyMs: known.sloLatencyMs, cohort: known.service });
+    for (const { known, state } of due) {
+      this.extractor.describe(state.cell, { sloLatencyMs: known.sloLatencyMs, cohort: known.service });
     }
     this.extractor.tick(
-      due.map(({ cell }) => cell),
+      due.map(({ state }) => state.cell),
       tickMs,
       rows,
     );
     const hazards = await model.run(due.length);
-    let explained = 0;
-    return due.map(({ cell, known, state }, i) => {
-      const telemetry: TelemetryState = { ...this.extractor.info(cell), stepMs, skewMs: state.skewMs };
-      const offset = i * this.extractor.featureCount;
-      const score = this.score(cell, known, tickMs, telemetry, rows, offset, hazards, i * model.bins);
-      const probability = this.probability(score, known);
-      const watched = probability >= known.policy.prepare.enter || state.episode !== null;
-      if (watched && model.forest && explained < mostExplainedPerTick) {
-        explained += 1;
-        const byMetric = contributions(model.forest, rows, offset, hazards, i * model.bins);
-        score.drivers = drivers(byMetric, (metric) => this.extractor.figures(cell, metric), stepMs);
-      }
-      const event = this.episode(cell, known, state, score, probability, isUnknown(telemetry), tickMs);
-      this.extractor.freezeBaseline(cell, probability >= known.policy.prepare.enter || state.episode !== null);
-      return { score, event, partitions: state.partitions };
-    });
+    const challenged = await shadow?.run(rows, due.length);
+    const ts = new Date(tickMs).toISOString();
+    const explaining = { left: model.forest ? mostExplainedPerTick : 0 };
+    return due.map((cell, i) => this.scoreCell(cell, i, { tickMs, ts, rows, hazards, challenged, explaining }));
   }
 
-  private due(tickMs: number): { cell: string; known: KnownCell; state: CellState }[] {
+  private due(tickMs: number): DueCell[] {
     const { directory, stepMs } = this.options;
-    const due: { cell: string; known: KnownCell; state: CellState }[] = [];
-    for (const cell of [...this.cells.keys()].sort()) {
-      const state = this.cells.get(cell) as CellState;
+    const due: DueCell[] = [];
+    this.ordered ??= [...this.cells.values()].sort((a, b) => (a.cell < b.cell ? -1 : 1));
+    for (const state of this.ordered) {
       if (state.newestMs === -Infinity) continue;
-      const known = directory.find(cell);
+      const known = directory.find(state.cell);
       // Gone from the configuration, or silent for longer than any window reaches.
       if (!known || tickMs - state.newestMs > historySteps * stepMs) {
-        this.cells.delete(cell);
-        this.extractor.forget(cell);
-      } else due.push({ cell, known, state });
+        this.cells.delete(state.cell);
+        this.extractor.forget(state.cell);
+        this.ordered = undefined;
+      } else due.push({ known, state });
     }
     return due;
   }
 
-  private score(
-    cell: string,
-    known: KnownCell,
-    atMs: number,
-    state: TelemetryState,
-    rows: Float32Array,
-    offset: number,
-    hazards: Float32Array,
-    hazardOffset: number,
-  ): Score {
-    const p99 = this.extractor.figures(cell, 'http.latency_p99_s')?.value ?? NaN;
-    const errors = this.extractor.figures(cell, 'http.error_ratio')?.value ?? NaN;
-    return scoreOf({
+  private scoreCell({ known, state }: DueCell, index: number, tick: Tick): ScoredCell {
+    const { model, stepMs, shadow, drift } = this.options;
+    const { cell } = state;
+    const { policy } = known;
+    const { tickMs, ts, rows, hazards, challenged, explaining } = tick;
+    const telemetry = this.telemetry(state, tickMs);
+    const unknown = isUnknown(telemetry);
+    const offset = index * this.extractor.featureCount;
+    const failure = cumulative(hazards, index * model.bins, model.bins, this.failure);
+    const objectiveMissed = this.objectiveMissed(cell, known);
+    const score = scoreOf({
       cell,
       service: known.service,
-      atMs,
-      failure: cumulative(hazards, hazardOffset, this.options.model.bins),
+      ts,
+      failure,
       horizonsS: this.horizonsS,
       novelty: novelty(rows, offset),
-      state,
-      objectiveMissed: p99 * 1000 >= known.sloLatencyMs || errors >= known.sloErrorRatio,
-      model: this.options.model.id,
+      state: telemetry,
+      objectiveMissed,
+      model: model.id,
     });
+    const probability = probabilityWithin(policy.horizonS, failure, this.horizonsS);
+    if (drift) {
+      state.ticksMissed = objectiveMissed ? state.ticksMissed + 1 : 0;
+      if (state.ticksMissed === failureTicks) drift.failed();
+      // While it fails it cannot begin to.
+      else if (!unknown && !objectiveMissed) {
+        const perStep = (hazards[index * model.bins] as number) / (model.manifest.horizonsSteps[0] as number);
+        drift.row(rows, offset, failure[failure.length - 1] as number, perStep);
+      }
+    }
+    const isAbove = probability >= policy.prepare.enter;
+    if (explaining.left > 0 && (isAbove || state.episode !== null)) {
+      explaining.left -= 1;
+      const forest = model.forest as NonNullable<typeof model.forest>;
+      const byMetric = contributions(forest, rows, offset, hazards, index * model.bins);
+      score.drivers = drivers(byMetric, (metric) => this.extractor.figures(cell, metric), stepMs);
+    }
+    const event = this.episode(cell, known, state, score, probability, unknown, tickMs);
+    this.extractor.freezeBaseline(cell, isAbove || state.episode !== null || telemetry.unitDoubted);
+    const shadowed =
+      challenged && shadow?.compare(challenged, index, score, probability, policy.horizonS, policy.prepare.enter);
+    return { score, event, shadow: shadowed, partitions: state.partitions };
   }
 
-  private probability(score: Score, { policy }: KnownCell): number {
-    const failure = this.horizonsS.map((s) => score.probability[String(s)] ?? 0);
-    return probabilityWithin(policy.horizonS, failure, this.horizonsS);
+  private telemetry(state: CellState, tickMs: number): TelemetryState {
+    const { stepMs } = this.options;
+    const info = this.extractor.info(state.cell);
+    return {
+      coverage: info.coverage,
+      newestSampleAgeMs: info.newestSampleAgeMs,
+      freshInstances: info.freshInstances,
+      knownInstances: info.knownInstances,
+      historySteps: info.historySteps,
+      stepMs,
+      skewMs: state.skewMs,
+      unitDoubted: state.units.isDoubted(tickMs, staleSteps * stepMs),
+    };
+  }
+
+  /** Users already feel it. */
+  private objectiveMissed(cell: string, { sloLatencyMs, sloErrorRatio }: KnownCell): boolean {
+    return (
+      this.extractor.latest(cell, 'http.latency_p99_s') * 1000 >= sloLatencyMs ||
+      this.extractor.latest(cell, 'http.error_ratio') >= sloErrorRatio
+    );
   }
 
   private episode(
@@ -183,4 +246,16 @@ export class CellScoring {
       model: score.model,
     };
   }
+}
+
+/** What all cells of a tick share. */
+interface Tick {
+  tickMs: number;
+  /** The same, ISO 8601. */
+  ts: string;
+  rows: Float32Array;
+  hazards: Float32Array;
+  challenged: Float32Array | undefined;
+  /** How many cells may still be explained. */
+  explaining: { left: number };
 }

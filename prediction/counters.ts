@@ -4,6 +4,7 @@ export type CounterName =
   | 'samples'
   | 'samples.late'
   | 'samples.ignored'
+  | 'samples.unit-doubted'
   | 'samples.stale'
   | 'samples.future'
   | 'dead-letters'
@@ -18,6 +19,11 @@ export type CounterName =
   | 'commits.failed'
   | 'publish.failed'
   | 'records.skipped'
+  | 'shadow.scores'
+  | 'shadow.diverged'
+  | 'shadow.failed'
+  | 'shadow.dropped'
+  | 'model-health.failed'
   | `problem.${string}`
   | `ignored.${string}`;
 

@@ -126,6 +126,11 @@ export class FeatureExtractor {
     };
   }
 
+  /** The cell's value of a metric at its last tick; NaN if there is none. */
+  latest(cell: string, metric: MetricName): number {
+    return this.cells.get(cell)?.current[metricIndex[metric]] ?? NaN;
+  }
+
   private window(cell: string): CellWindow {
     let window = this.cells.get(cell);
     if (!window) {

@@ -122,15 +122,29 @@ export function evaluate(tree: Tree, row: Float32Array, offset = 0): number {
   return tree.value[index] as number;
 }
 
-/** The features on the way to a node, with the share of orderings in which each is known or not. */
-interface PathEntry {
-  feature: number;
+/**
+ * The features on the way to a node, with the share of orderings in which each is known or not. Paths of all depths lie one
+ * behind the other in these arrays, each a copy of its parent's with one entry more: nothing is allocated per row.
+ */
+class Paths {
+  feature = new Int32Array(0);
   /** Share of training rows that go this way when the feature is unknown. */
-  zero: number;
+  zero = new Float64Array(0);
   /** 1 if the row itself goes this way, else 0. */
-  one: number;
-  weight: number;
+  one = new Float64Array(0);
+  weight = new Float64Array(0);
+
+  reserve(depth: number): void {
+    const size = ((depth + 2) * (depth + 3)) / 2;
+    if (this.feature.length >= size) return;
+    this.feature = new Int32Array(size);
+    this.zero = new Float64Array(size);
+    this.one = new Float64Array(size);
+    this.weight = new Float64Array(size);
+  }
 }
+
+const paths = new Paths();
 
 /**
  * Adds `factor` times each feature's Shapley value for this row and tree to `out`. The values add up to the tree's
@@ -144,13 +158,16 @@ export function addShapleyValues(
   factor: number,
   out: Float64Array,
 ): void {
-  walk(tree, 0, [], 1, 1, -1, row, offset, factor, out);
+  paths.reserve(tree.depth);
+  walk(tree, 0, 0, 0, 1, 1, -1, row, offset, factor, out);
 }
 
+/** `at`: where the path of `length` entries begins that leads to this node's parent. */
 function walk(
   tree: Tree,
   index: number,
-  parentPath: readonly PathEntry[],
+  parentAt: number,
+  parentLength: number,
   zero: number,
   one: number,
   feature: number,
@@ -159,14 +176,15 @@ function walk(
   factor: number,
   out: Float64Array,
 ): void {
-  let path = extend(parentPath, zero, one, feature);
+  const at = parentAt + parentLength;
+  let length = extend(parentAt, parentLength, at, zero, one, feature);
   const split = tree.feature[index] as number;
   if (split < 0) {
-    for (let i = 1; i < path.length; i++) {
-      const entry = path[i] as PathEntry;
-      const weight = unwoundWeight(path, i);
-      out[entry.feature] =
-        (out[entry.feature] ?? 0) + factor * weight * (entry.one - entry.zero) * (tree.value[index] as number);
+    const value = factor * (tree.value[index] as number);
+    for (let i = 1; i < length; i++) {
+      const from = at + i;
+      const share = (paths.one[from] as number) - (paths.zero[from] as number);
+      out[paths.feature[from] as number]! += unwoundWeight(at, length, i) * share * value;
     }
     return;
   }
@@ -176,74 +194,93 @@ function walk(
   const cold = hot === left ? right : left;
   let incomingZero = 1;
   let incomingOne = 1;
-  const before = path.findIndex((entry, i) => i > 0 && entry.feature === split);
-  if (before > 0) {
+  let before = 1;
+  while (before < length && paths.feature[at + before] !== split) before += 1;
+  if (before < length) {
     // The feature was split on further up: its earlier share is taken out and carried on.
-    const entry = path[before] as PathEntry;
-    incomingZero = entry.zero;
-    incomingOne = entry.one;
-    path = unwind(path, before);
+    incomingZero = paths.zero[at + before] as number;
+    incomingOne = paths.one[at + before] as number;
+    length = unwind(at, length, before);
   }
+  const hotShare = incomingZero * shareOf(tree, index, hot);
+  const coldShare = incomingZero * shareOf(tree, index, cold);
+  walk(tree, hot, at, length, hotShare, incomingOne, split, row, offset, factor, out);
+  walk(tree, cold, at, length, coldShare, 0, split, row, offset, factor, out);
+}
+
+/** Share of a node's training rows that went to this child. */
+function shareOf(tree: Tree, index: number, child: number): number {
   const cover = tree.cover[index] as number;
-  const share = (child: number) => (cover > 0 ? Math.max(1e-12, (tree.cover[child] as number) / cover) : 0.5);
-  walk(tree, hot, path, incomingZero * share(hot), incomingOne, split, row, offset, factor, out);
-  walk(tree, cold, path, incomingZero * share(cold), 0, split, row, offset, factor, out);
+  return cover > 0 ? Math.max(1e-12, (tree.cover[child] as number) / cover) : 0.5;
 }
 
-function extend(path: readonly PathEntry[], zero: number, one: number, feature: number): PathEntry[] {
-  const length = path.length;
-  const next = path.map((entry) => ({ ...entry }));
-  next.push({ feature, zero, one, weight: length === 0 ? 1 : 0 });
-  for (let i = length - 1; i >= 0; i--) {
-    const entry = next[i] as PathEntry;
-    const after = next[i + 1] as PathEntry;
-    after.weight += (one * entry.weight * (i + 1)) / (length + 1);
-    entry.weight = (zero * entry.weight * (length - i)) / (length + 1);
+/** Copies a path to `at` with one entry more; answers the new length. */
+function extend(
+  fromAt: number,
+  length: number,
+  at: number,
+  zero: number,
+  one: number,
+  feature: number,
+): number {
+  const { weight } = paths;
+  for (let i = 0; i < length; i++) {
+    paths.feature[at + i] = paths.feature[fromAt + i] as number;
+    paths.zero[at + i] = paths.zero[fromAt + i] as number;
+    paths.one[at + i] = paths.one[fromAt + i] as number;
+    weight[at + i] = weight[fromAt + i] as number;
   }
-  return next;
+  paths.feature[at + length] = feature;
+  paths.zero[at + length] = zero;
+  paths.one[at + length] = one;
+  weight[at + length] = length === 0 ? 1 : 0;
+  for (let i = length - 1; i >= 0; i--) {
+    const before = weight[at + i] as number;
+    weight[at + i + 1]! += (one * before * (i + 1)) / (length + 1);
+    weight[at + i] = (zero * before * (length - i)) / (length + 1);
+  }
+  return length + 1;
 }
 
-function unwind(path: readonly PathEntry[], index: number): PathEntry[] {
-  const last = path.length - 1;
-  const { one, zero } = path[index] as PathEntry;
-  const next = path.map((entry) => ({ ...entry }));
-  let carried = (next[last] as PathEntry).weight;
+/** Takes an entry out of a path, in place; answers the new length. */
+function unwind(at: number, length: number, index: number): number {
+  const { weight } = paths;
+  const last = length - 1;
+  const one = paths.one[at + index] as number;
+  const zero = paths.zero[at + index] as number;
+  let carried = weight[at + last] as number;
   for (let i = last - 1; i >= 0; i--) {
-    const entry = next[i] as PathEntry;
+    const before = weight[at + i] as number;
     if (one !== 0) {
-      const before = entry.weight;
-      entry.weight = (carried * (last + 1)) / ((i + 1) * one);
-      carried = before - (entry.weight * zero * (last - i)) / (last + 1);
-    } else {
-      entry.weight = (entry.weight * (last + 1)) / (zero * (last - i));
-    }
+      const unwound = (carried * length) / ((i + 1) * one);
+      weight[at + i] = unwound;
+      carried = before - (unwound * zero * (last - i)) / length;
+    } else weight[at + i] = (before * length) / (zero * (last - i));
   }
   for (let i = index; i < last; i++) {
-    const entry = next[i] as PathEntry;
-    const after = next[i + 1] as PathEntry;
-    entry.feature = after.feature;
-    entry.zero = after.zero;
-    entry.one = after.one;
+    paths.feature[at + i] = paths.feature[at + i + 1] as number;
+    paths.zero[at + i] = paths.zero[at + i + 1] as number;
+    paths.one[at + i] = paths.one[at + i + 1] as number;
   }
-  next.pop();
-  return next;
+  return last;
 }
 
 /** The sum of the weights that `unwind` would leave, without making them: this runs for each entry of each leaf's path. */
-function unwoundWeight(path: readonly PathEntry[], index: number): number {
-  const last = path.length - 1;
-  const { one, zero } = path[index] as PathEntry;
-  let carried = (path[last] as PathEntry).weight;
+function unwoundWeight(at: number, length: number, index: number): number {
+  const { weight } = paths;
+  const last = length - 1;
+  const one = paths.one[at + index] as number;
+  const zero = paths.zero[at + index] as number;
   let sum = 0;
+  if (one === 0) {
+    for (let i = last - 1; i >= 0; i--) sum += (weight[at + i] as number) / (last - i);
+    return (sum * length) / zero;
+  }
+  let carried = weight[at + last] as number;
   for (let i = last - 1; i >= 0; i--) {
-    const { weight } = path[i] as PathEntry;
-    if (one !== 0) {
-      const unwound = (carried * (last + 1)) / ((i + 1) * one);
-      sum += unwound;
-      carried = weight - (unwound * zero * (last - i)) / (last + 1);
-    } else {
-      sum += (weight * (last + 1)) / (zero * (last - i));
-    }
+    const unwound = (carried * length) / ((i + 1) * one);
+    sum += unwound;
+    carried = (weight[at + i] as number) - (unwound * zero * (last - i)) / length;
   }
   return sum;
 }

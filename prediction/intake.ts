@@ -114,12 +114,17 @@ export class Intake {
     let stale = 0;
     let future = 0;
     const usable: Sample[] = [];
+    // A record mostly speaks of one cell: it is looked up once.
+    let knownCell: string | undefined;
     for (const sample of samples) {
       if (sample.atMs < oldest) stale += 1;
       else if (sample.atMs > newest) future += 1;
+      else if (sample.cell === knownCell) usable.push(sample);
       else if (unknown.has(sample.cell)) continue;
-      else if (directory.find(sample.cell) || (await this.findAfterRefresh(sample.cell))) usable.push(sample);
-      else unknown.add(sample.cell);
+      else if (directory.find(sample.cell) || (await this.findAfterRefresh(sample.cell))) {
+        knownCell = sample.cell;
+        usable.push(sample);
+      } else unknown.add(sample.cell);
     }
     if (stale > 0) {
       counters.add('samples.stale', stale);

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
+import { driftReferenceSchema } from './drift';
 import { featureNames, featureSpecHash } from './feature-spec';
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'must be a SHA-256 in lower-case hex');
@@ -25,6 +26,7 @@ export const manifestSchema = z.looseObject({
   goldenSha256: sha256.optional(),
   trees: z.string().optional().describe('Tree dump beside the manifest, for the attribution of scores.'),
   treesSha256: sha256.optional(),
+  drift: z.array(driftReferenceSchema).optional().describe('How the features were spread in training.'),
 });
 
 export type Manifest = z.infer<typeof manifestSchema>;

@@ -2,16 +2,24 @@
 import type { Kafka, Producer } from 'kafkajs';
 import type { Score } from './contracts';
 import { bareLetterRecord, letterRecord, type DeadLetter } from './dead-letter';
+import type { ShadowScore } from './shadow';
+import type { ModelHealth } from './side-channel';
 
 export interface ScorePublisher {
   scores(scores: readonly Score[]): Promise<void>;
   deadLetters(letters: readonly DeadLetter[]): Promise<void>;
+  /** What a challenger says; nobody decides by it. */
+  shadowScores?(scores: readonly ShadowScore[]): Promise<void>;
+  modelHealth?(health: ModelHealth): Promise<void>;
 }
 
 export interface KafkaPublisherOptions {
   kafka: Kafka;
   scoresTopic: string;
   deadLetterTopic: string;
+  /** Without a topic, that is not published. */
+  shadowScoresTopic?: string | undefined;
+  modelHealthTopic?: string | undefined;
 }
 
 /** So many scores, even with drivers and long names, stay below what the broker takes at once. */
@@ -43,12 +51,28 @@ export class KafkaPublisher implements ScorePublisher {
     }
   }
 
-  async scores(scores: readonly Score[]): Promise<void> {
+  scores(scores: readonly Score[]): Promise<void> {
+    return this.byCell(this.options.scoresTopic, scores);
+  }
+
+  async shadowScores(scores: readonly ShadowScore[]): Promise<void> {
+    const { shadowScoresTopic } = this.options;
+    if (shadowScoresTopic !== undefined) await this.byCell(shadowScoresTopic, scores);
+  }
+
+  async modelHealth(health: ModelHealth): Promise<void> {
+    const { modelHealthTopic: topic } = this.options;
+    if (topic === undefined) return;
+    await this.connect();
+    await this.producer.send({ topic, acks: -1, messages: [{ key: health.model, value: JSON.stringify(health) }] });
+  }
+
+  private async byCell(topic: string, scores: readonly (Score | ShadowScore)[]): Promise<void> {
     await this.connect();
     for (let i = 0; i < scores.length; i += scoresPerSend) {
       const some = scores.slice(i, i + scoresPerSend);
       const messages = some.map((score) => ({ key: score.cell, value: JSON.stringify(score) }));
-      await this.producer.send({ topic: this.options.scoresTopic, acks: -1, messages });
+      await this.producer.send({ topic, acks: -1, messages });
     }
   }
 

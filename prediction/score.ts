@@ -6,15 +6,19 @@ import type { TickInfo } from './features';
 /** Where on the time axis the model's bins end, in seconds. */
 export type Horizons = readonly number[];
 
-/** F(H) = 1 - prod(1 - hazard) at each horizon; ascends by construction. */
-export function cumulative(hazards: Float32Array, offset: number, bins: number): number[] {
-  const result: number[] = [];
+/** F(H) = 1 - prod(1 - hazard) at each horizon; ascends by construction. Written to `result`, if one is given. */
+export function cumulative(
+  hazards: Float32Array,
+  offset: number,
+  bins: number,
+  result: number[] = new Array<number>(bins),
+): number[] {
   let survival = 1;
   for (let k = 0; k < bins; k++) {
     const hazard = hazards[offset + k] as number;
     // A hazard that is no number says nothing; it must not become certainty in either direction.
     survival *= 1 - (hazard === hazard ? Math.min(1, Math.max(0, hazard)) : 0);
-    result.push(1 - survival);
+    result[k] = 1 - survival;
   }
   return result;
 }
@@ -35,19 +39,24 @@ export function probabilityWithin(seconds: number, failure: readonly number[], h
 
 /** The time at which the failure probability reaches each quantile; null beyond the longest horizon. */
 export function timeToFailure(failure: readonly number[], horizonsS: Horizons): TimeToFailure {
-  const quantile = (q: number): number | null => {
-    let fromS = 0;
-    let from = 0;
-    for (let k = 0; k < failure.length; k++) {
-      const toS = horizonsS[k] as number;
-      const to = failure[k] as number;
-      if (to >= q) return to > from ? fromS + ((toS - fromS) * (q - from)) / (to - from) : toS;
-      fromS = toS;
-      from = to;
-    }
-    return null;
+  return {
+    p10: timeUntil(0.1, failure, horizonsS),
+    p50: timeUntil(0.5, failure, horizonsS),
+    p90: timeUntil(0.9, failure, horizonsS),
   };
-  return { p10: quantile(0.1), p50: quantile(0.5), p90: quantile(0.9) };
+}
+
+function timeUntil(q: number, failure: readonly number[], horizonsS: Horizons): number | null {
+  let fromS = 0;
+  let from = 0;
+  for (let k = 0; k < failure.length; k++) {
+    const toS = horizonsS[k] as number;
+    const to = failure[k] as number;
+    if (to >= q) return to > from ? fromS + ((toS - fromS) * (q - from)) / (to - from) : toS;
+    fromS = toS;
+    from = to;
+  }
+  return null;
 }
 
 const zFeatures = features.flatMap(({ feature }, i) => (feature === 'z' ? [i] : []));
@@ -76,20 +85,26 @@ export interface TelemetryState extends TickInfo {
   stepMs: number;
   /** How far producer time and record time lie apart, in ms. */
   skewMs: number;
+  /** A metric seems to have changed its unit: see unit-watch.ts. */
+  unitDoubted?: boolean;
 }
 
 export function isUnknown({ coverage, newestSampleAgeMs, stepMs }: TelemetryState): boolean {
   return coverage < 0.5 || newestSampleAgeMs > staleSteps * stepMs;
 }
 
-/** 0 to 1: freshness x coverage x clocks x history, each 1 when all is well. */
+/** Below what a default policy asks for before it moves traffic. */
+const trustOfDoubtedUnit = 0.4;
+
+/** 0 to 1: freshness x coverage x clocks x history x units, each 1 when all is well. */
 export function trust(state: TelemetryState): number {
   const ageSteps = state.newestSampleAgeMs / state.stepMs;
   const freshness = falling(ageSteps, 2, staleSteps);
   const skew = falling(Math.abs(state.skewMs), skewToleratedMs, skewHopelessMs);
   const history = Math.min(1, state.historySteps / 10);
   const instances = state.knownInstances === 0 ? 0 : 0.5 + (0.5 * state.freshInstances) / state.knownInstances;
-  return freshness * state.coverage * skew * history * instances;
+  const units = state.unitDoubted ? trustOfDoubtedUnit : 1;
+  return freshness * state.coverage * skew * history * instances * units;
 }
 
 /** 1 up to `good`, 0 from `bad` on, linear between. */
@@ -101,7 +116,8 @@ function falling(value: number, good: number, bad: number): number {
 export interface ScoreInput {
   cell: string;
   service: string;
-  atMs: number;
+  /** The tick's event time, ISO 8601. */
+  ts: string;
   failure: readonly number[];
   horizonsS: Horizons;
   novelty: number;
@@ -111,8 +127,14 @@ export interface ScoreInput {
   model: string;
 }
 
-const round = (value: number, digits: number) => Number(value.toFixed(digits));
-const roundSeconds = (value: number | null) => (value === null ? null : round(value, 1));
+const round = (value: number, to: number) => Math.round(value * to) / to;
+const roundSeconds = (value: number | null) => (value === null ? null : round(value, 10));
+
+function byHorizon(failure: readonly number[], horizonsS: Horizons): Record<string, number> {
+  const probability: Record<string, number> = {};
+  for (let k = 0; k < horizonsS.length; k++) probability[horizonsS[k] as number] = round(failure[k] ?? 0, 1e6);
+  return probability;
+}
 
 /** The score without drivers, which are added where the risk calls for them. */
 export function scoreOf(input: ScoreInput): Score {
@@ -124,12 +146,12 @@ export function scoreOf(input: ScoreInput): Score {
   return {
     cell: input.cell,
     service: input.service,
-    ts: new Date(input.atMs).toISOString(),
+    ts: input.ts,
     health: isUnknown(state) ? 'unknown' : Math.round(Math.max(0, health)),
-    probability: Object.fromEntries(horizonsS.map((s, k) => [String(s), round(failure[k] ?? 0, 6)])),
+    probability: byHorizon(failure, horizonsS),
     time_to_failure_s: { p10: roundSeconds(time.p10), p50: roundSeconds(time.p50), p90: roundSeconds(time.p90) },
-    novelty: round(input.novelty, 4),
-    trust: round(trust(state), 4),
+    novelty: round(input.novelty, 1e4),
+    trust: round(trust(state), 1e4),
     drivers: [],
     model: input.model,
   };

@@ -30,6 +30,9 @@ async function main(): Promise<void> {
 
   const model = await Model.load(settings.scoring.modelManifest);
   log.info({ features: model.manifest.featureNames.length, bins: model.bins }, `model ${model.id} loaded`);
+  const { shadowModelManifest } = settings.scoring;
+  const shadowModel = shadowModelManifest === undefined ? undefined : await Model.load(shadowModelManifest);
+  if (shadowModel) log.info(`challenger ${shadowModel.id} is scored beside it; nobody decides by what it says`);
   const store = await untilThere('Postgres', log, stop, () =>
     ConfigurationStore.connect(settings.postgres.url, { timeoutMs: 5_000, maxConnections: 2 }),
   );
@@ -45,7 +48,7 @@ async function main(): Promise<void> {
   const connection = native && (await untilThere('Temporal', log, stop, () => Connection.connect({ address })));
   if (native && connection) {
     const client = new Client({ connection, namespace });
-    const newEngine = () => engineOver(settings, model, directory, client, log);
+    const newEngine = () => engineOver(settings, model, shadowModel, directory, client, log);
     store.onChange(() => void directory.refresh().catch(() => undefined));
     void ensureSupervision(client, settings, log, stop);
     await serve(native, settings, newEngine, log, stop);
@@ -53,6 +56,7 @@ async function main(): Promise<void> {
     await native.close();
   }
   await model.release();
+  await shadowModel?.release();
   await store.close();
 }
 
@@ -91,6 +95,7 @@ async function serve(
 async function engineOver(
   settings: Settings,
   model: Model,
+  shadowModel: Model | undefined,
   directory: StoreCellDirectory,
   client: Client,
   log: Logger,
@@ -112,7 +117,7 @@ async function engineOver(
     log,
   });
   const notifier = new TemporalNotifier(client, settings.temporal.failoverTaskQueue);
-  const engine = new ScoringEngine({ settings, source, model, directory, publisher, notifier, log });
+  const engine = new ScoringEngine({ settings, source, model, shadowModel, directory, publisher, notifier, log });
   return {
     start: () => engine.start(),
     progress: () => engine.progress(),
