@@ -185,7 +185,8 @@ export class CellScoring {
       score.drivers = drivers(byMetric, (metric) => this.extractor.figures(cell, metric), stepMs);
     }
     const event = this.episode(cell, known, state, score, probability, unknown, tickMs);
-    this.extractor.freezeBaseline(cell, isAbove || state.episode !== null || telemetry.unitDoubted);
+    const isUnusual = isAbove || state.episode !== null || telemetry.unitDoubted === true;
+    this.extractor.freezeBaseline(cell, isUnusual);
     const shadowed =
       challenged && shadow?.compare(challenged, index, score, probability, policy.horizonS, policy.prepare.enter);
     return { score, event, shadow: shadowed, partitions: state.partitions };

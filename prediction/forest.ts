@@ -215,14 +215,7 @@ function shareOf(tree: Tree, index: number, child: number): number {
 }
 
 /** Copies a path to `at` with one entry more; answers the new length. */
-function extend(
-  fromAt: number,
-  length: number,
-  at: number,
-  zero: number,
-  one: number,
-  feature: number,
-): number {
+function extend(fromAt: number, length: number, at: number, zero: number, one: number, feature: number): number {
   const { weight } = paths;
   for (let i = 0; i < length; i++) {
     paths.feature[at + i] = paths.feature[fromAt + i] as number;
