@@ -8,6 +8,7 @@ import { applyCommand } from './apply';
 import { evaluateCommand } from './evaluate';
 import { failoverCommand, overrideCommand } from './failover';
 import { labCommand } from './lab';
+import { trainCommand } from './train';
 import { setupCommand, upCommand } from './up';
 
 const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
@@ -20,6 +21,7 @@ const commands: (() => Command)[] = [
   overrideCommand,
   labCommand,
   evaluateCommand,
+  trainCommand,
 ];
 
 async function main(): Promise<void> {

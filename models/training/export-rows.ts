@@ -1,17 +1,19 @@
 /**
  * Turns recordings into what a trainer reads: a float32 matrix of features, computed by the extractor that also serves,
- * and beside it labels, groups and incidents. Run as `node dist/models/training/export-rows.js --recordings DIR[,DIR...] --out DIR`.
+ * and beside it labels, groups and incidents. Run as `node dist/models/training/export-rows.js --recordings DIR[,DIR...]
+ * --out DIR`, or with `--telemetry FILE --incidents FILE` instead of the recordings.
  */
 import { createHash } from 'node:crypto';
 import { createWriteStream, mkdirSync, readFileSync, readdirSync, writeFileSync, type WriteStream } from 'node:fs';
 import { once } from 'node:events';
 import { basename, join } from 'node:path';
-import { readFlags } from '../../lab/arguments';
+import { numberFlag, readFlags } from '../../lab/arguments';
 import { seededRandom } from '../../lab/random';
 import type { Sample } from '../../prediction/contracts';
 import { featureRows, type ReplayFacts } from '../../prediction/feature-rows';
 import { featureNames, featureSpec, featureSpecHash } from '../../prediction/feature-spec';
 import { labelOf } from './labels';
+import { readOwnGroups } from './own-recording';
 import { readRecordedGroups, type RecordedCell, type RecordedGroup } from './recorded';
 
 /**
@@ -104,27 +106,60 @@ export function hashOfRecordings(dirs: readonly string[]): string {
   return hash.digest('hex');
 }
 
+const knownFlags = {
+  recordings: 'string',
+  telemetry: 'string',
+  incidents: 'string',
+  decoder: 'string',
+  step: 'string',
+  'slo-latency-ms': 'string',
+  out: 'string',
+} as const;
+
+type Flags = ReturnType<typeof readFlags<typeof knownFlags>>;
+
+async function* groupsOf(flags: Flags): AsyncGenerator<RecordedGroup> {
+  if (flags.telemetry !== undefined && flags.incidents !== undefined) {
+    const optional = (name: 'step' | 'slo-latency-ms', scale: number): number | undefined =>
+      flags[name] === undefined ? undefined : scale * numberFlag(name, flags[name], NaN);
+    const { telemetry, incidents, decoder } = flags;
+    const [stepMs, sloLatencyMs] = [optional('step', 1000), optional('slo-latency-ms', 1)];
+    yield* readOwnGroups({ telemetry, incidents, decoder, stepMs, sloLatencyMs });
+    return;
+  }
+  for (const dir of recordingsOf(flags)) yield* readRecordedGroups(dir, basename(dir));
+}
+
+const recordingsOf = (flags: Flags): string[] => flags.recordings?.split(',') ?? [];
+
+function dataHashOf(flags: Flags): string {
+  const own = [flags.telemetry, flags.incidents].filter((file) => file !== undefined);
+  if (own.length === 0) return hashOfRecordings(recordingsOf(flags));
+  const hash = createHash('sha256');
+  for (const file of own) hash.update(readFileSync(file));
+  return hash.digest('hex');
+}
+
 async function main(): Promise<void> {
-  const flags = readFlags({ recordings: 'string', out: 'string' });
-  if (!flags.recordings || !flags.out) throw new Error('--recordings DIR[,DIR...] and --out DIR are needed.');
-  const dirs = flags.recordings.split(',');
+  const flags = readFlags(knownFlags);
+  if (!flags.out || (!flags.recordings && (!flags.telemetry || !flags.incidents))) {
+    throw new Error('--out DIR and --recordings DIR[,DIR...] (or --telemetry FILE and --incidents FILE) are needed.');
+  }
   mkdirSync(flags.out, { recursive: true });
   const files = new RowFiles(flags.out);
   const groups: object[] = [];
   const cells: object[] = [];
   let said = Date.now();
-  for (const dir of dirs) {
-    for await (const group of readRecordedGroups(dir, basename(dir))) {
-      await exportGroup(group, groups.length, cells.length, files);
-      for (const { cell, incidents, fromMs, toMs } of group.cells) {
-        cells.push({ cell, group: groups.length, fromMs, toMs, stepMs: group.stepMs, incidents });
-      }
-      const { source, number, service, stepMs, faults } = group;
-      groups.push({ source, number, service, stepMs, faults });
-      if (Date.now() - said > 5000) {
-        said = Date.now();
-        process.stdout.write(`${groups.length} groups, ${files.rows} rows\n`);
-      }
+  for await (const group of groupsOf(flags)) {
+    await exportGroup(group, groups.length, cells.length, files);
+    for (const { cell, incidents, fromMs, toMs } of group.cells) {
+      cells.push({ cell, group: groups.length, fromMs, toMs, stepMs: group.stepMs, incidents });
+    }
+    const { source, number, service, stepMs, faults } = group;
+    groups.push({ source, number, service, stepMs, faults });
+    if (Date.now() - said > 5000) {
+      said = Date.now();
+      process.stdout.write(`${groups.length} groups, ${files.rows} rows\n`);
     }
   }
   await files.close();
@@ -135,7 +170,7 @@ async function main(): Promise<void> {
     roles: Object.fromEntries(featureSpec.tracked.map(({ metric, role }) => [metric, role])),
     featureSpecSha256: featureSpecHash,
     variants,
-    dataSha256: hashOfRecordings(dirs),
+    dataSha256: dataHashOf(flags),
     groups,
     cells,
   };
