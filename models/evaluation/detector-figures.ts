@@ -13,7 +13,7 @@ import {
 } from './events';
 import { shareInterval, type Interval } from './bootstrap';
 import { grayFaults } from './fault-metrics';
-import { calibration, precisionRecall, quantile, type Calibration, type LabelledRows } from './figures';
+import { calibration, labelledRows, precisionRecall, quantile, type Calibration, type LabelledRows } from './figures';
 import { labelOf } from '../training/labels';
 
 export interface Alerting {
@@ -141,20 +141,22 @@ function byFault(verdicts: readonly CellVerdict[]): FaultFigures[] {
   return figures.sort((a, b) => rank[a.kind] - rank[b.kind] || (a.fault < b.fault ? -1 : 1));
 }
 
+/** A row whose answer is known stands for at most so many others. */
+const mostWeight = 20;
+
 /**
  * Rows whose answer is known, by the labels of training: a row counts as failing if a failure at work in it comes within
- * the horizon, as living on if it was watched for a whole horizon without. All others are left out (censored).
- * A row without a score is left out too: alerts say nothing there either.
+ * the horizon, as living on if it was watched for a whole horizon without. The others were lost from sight (an episode
+ * ended, a fault began). Failures are seen sooner than survival, so that leaving rows out would make failures look more
+ * frequent than they are: known rows are weighted by the inverse of the chance to be watched that long
+ * (inverse-probability-of-censoring weights, Graf et al. 1999). A row without a score is left out.
  */
 export function rowsOf(
   cells: readonly CellSeries[],
   scores: readonly Float32Array[],
   horizonTicks: number,
 ): LabelledRows {
-  let count = 0;
-  const total = cells.reduce((sum, { ticks }) => sum + ticks, 0);
-  const probability = new Float64Array(total);
-  const failed = new Uint8Array(total);
+  const rows: { score: number; watched: number; fails: boolean }[] = [];
   for (const [c, cell] of cells.entries()) {
     const row = scores[c] as Float32Array;
     const endMs = cell.watched?.toMs ?? cell.startMs + cell.ticks * cell.stepMs;
@@ -162,15 +164,40 @@ export function rowsOf(
       const score = row[tick] as number;
       const atMs = cell.startMs + tick * cell.stepMs;
       if (score !== score || atMs < (cell.watched?.fromMs ?? -Infinity) || atMs > endMs) continue;
-      const label = labelOf(atMs, cell.incidents, endMs, cell.stepMs);
-      const fails = label.stepsToFailure <= horizonTicks;
-      if (!fails && !(label.stepsWatched >= horizonTicks)) continue;
-      probability[count] = score;
-      failed[count] = fails ? 1 : 0;
-      count += 1;
+      const { stepsToFailure, stepsWatched } = labelOf(atMs, cell.incidents, endMs, cell.stepMs);
+      if (stepsWatched !== stepsWatched) continue;
+      const fails = stepsToFailure <= horizonTicks;
+      rows.push({ score, watched: Math.min(horizonTicks, fails ? stepsToFailure : stepsWatched), fails });
     }
   }
-  return { probability: probability.slice(0, count), failed: failed.slice(0, count) };
+  const stillWatched = watchedShare(rows, horizonTicks);
+  const known = rows.filter(({ watched, fails }) => fails || watched >= horizonTicks);
+  return labelledRows(
+    known.map(({ score, watched, fails }) => {
+      const share = stillWatched[Math.floor(watched)] as number;
+      return [score, fails, Math.min(mostWeight, 1 / share)] as const;
+    }),
+  );
+}
+
+/** Share of rows that are still watched after so many ticks, had none failed (Kaplan-Meier). */
+function watchedShare(rows: readonly { watched: number; fails: boolean }[], horizonTicks: number): number[] {
+  const ended = new Array<number>(Math.floor(horizonTicks) + 1).fill(0);
+  const lost = [...ended];
+  for (const { watched, fails } of rows) {
+    const at = Math.floor(watched);
+    ended[at] = (ended[at] ?? 0) + 1;
+    if (!fails && watched < horizonTicks) lost[at] = (lost[at] ?? 0) + 1;
+  }
+  const shares: number[] = [];
+  let atRisk = rows.length;
+  let share = 1;
+  for (let t = 0; t < ended.length; t++) {
+    shares.push(share);
+    if (atRisk > 0) share *= 1 - (lost[t] as number) / atRisk;
+    atRisk -= ended[t] as number;
+  }
+  return shares;
 }
 
 /** Of the incidents that give no warning: alerts beside them must be at chance, or something leaks. */

@@ -4,17 +4,31 @@
 export interface LabelledRows {
   probability: Float64Array;
   failed: Uint8Array;
+  /** How many rows each stands for: those whose answer is not known are spoken for by others. */
+  weight: Float64Array;
 }
 
-export function labelledRows(pairs: Iterable<readonly [number, boolean]>): LabelledRows {
+/** Rows from pairs, or triples with the row's weight. */
+export function labelledRows(pairs: Iterable<readonly [number, boolean, number?]>): LabelledRows {
   const probability: number[] = [];
   const failed: number[] = [];
-  for (const [p, f] of pairs) {
+  const weights: number[] = [];
+  for (const [p, f, weight = 1] of pairs) {
     probability.push(p);
     failed.push(f ? 1 : 0);
+    weights.push(weight);
   }
-  return { probability: Float64Array.from(probability), failed: Uint8Array.from(failed) };
+  return {
+    probability: Float64Array.from(probability),
+    failed: Uint8Array.from(failed),
+    weight: Float64Array.from(weights),
+  };
 }
+
+const total = (values: Float64Array): number => values.reduce((sum, v) => sum + v, 0);
+
+const failing = ({ failed, weight }: LabelledRows): number =>
+  weight.reduce((sum, w, i) => sum + w * (failed[i] as number), 0);
 
 export interface CurvePoint {
   threshold: number;
@@ -31,29 +45,31 @@ export interface PrecisionRecall {
   curve: CurvePoint[];
 }
 
-export function precisionRecall({ probability, failed }: LabelledRows): PrecisionRecall {
+export function precisionRecall(rows: LabelledRows): PrecisionRecall {
+  const { probability, failed, weight } = rows;
   const order = byProbability(probability).reverse();
-  let positives = 0;
-  for (const f of failed) positives += f;
+  const positives = failing(rows);
   const curve: CurvePoint[] = [];
   let area = 0;
   let hits = 0;
+  let seen = 0;
   let recallBefore = 0;
   for (let i = 0; i < order.length; i++) {
     const at = order[i] as number;
-    hits += failed[at] as number;
+    hits += (failed[at] as number) * (weight[at] as number);
+    seen += weight[at] as number;
     const threshold = probability[at] as number;
     // Rows of one score are taken together: no order among them is better than another.
     if (i + 1 < order.length && probability[order[i + 1] as number] === threshold) continue;
     const recall = hits / positives;
-    const precision = hits / (i + 1);
+    const precision = hits / seen;
     area += (recall - recallBefore) * precision;
     recallBefore = recall;
     curve.push({ threshold, recall, precision });
   }
   return {
     area: positives === 0 ? NaN : area,
-    baseRate: positives / failed.length,
+    baseRate: positives / total(weight),
     curve: positives === 0 ? [] : thinned(curve, 200),
   };
 }
@@ -79,6 +95,8 @@ function thinned(curve: readonly CurvePoint[], most: number): CurvePoint[] {
 
 export interface ReliabilityBin {
   rows: number;
+  /** Sum of the rows' weights. */
+  mass: number;
   meanProbability: number;
   observed: number;
 }
@@ -97,37 +115,43 @@ export interface Calibration {
 }
 
 export function calibration(rows: LabelledRows, bins = 15): Calibration {
-  const { probability, failed } = rows;
-  const n = failed.length;
+  const { probability, failed, weight } = rows;
+  const n = total(weight);
   let brier = 0;
-  let positives = 0;
-  for (let i = 0; i < n; i++) {
-    const f = failed[i] as number;
-    positives += f;
-    brier += ((probability[i] as number) - f) ** 2;
+  for (let i = 0; i < failed.length; i++) {
+    brier += (weight[i] as number) * ((probability[i] as number) - (failed[i] as number)) ** 2;
   }
   brier /= n;
-  const base = positives / n;
+  const base = failing(rows) / n;
   const reliability = equalMassBins(rows, bins);
   let ece = 0;
-  for (const bin of reliability) ece += (bin.rows / n) * Math.abs(bin.meanProbability - bin.observed);
+  for (const bin of reliability) ece += (bin.mass / n) * Math.abs(bin.meanProbability - bin.observed);
   return { brier, brierSkill: 1 - brier / (base * (1 - base)), ece, ...logisticFit(rows), bins: reliability };
 }
 
-export function equalMassBins({ probability, failed }: LabelledRows, bins: number): ReliabilityBin[] {
+export function equalMassBins({ probability, failed, weight }: LabelledRows, bins: number): ReliabilityBin[] {
   const order = byProbability(probability);
+  const all = total(weight);
   const result: ReliabilityBin[] = [];
-  for (let bin = 0; bin < bins; bin++) {
-    const from = Math.floor((bin * order.length) / bins);
-    const to = Math.floor(((bin + 1) * order.length) / bins);
-    if (to === from) continue;
+  let next = 0;
+  let passed = 0;
+  for (let bin = 1; bin <= bins; bin++) {
+    let rows = 0;
+    let mass = 0;
     let p = 0;
     let f = 0;
-    for (let i = from; i < to; i++) {
-      p += probability[order[i] as number] as number;
-      f += failed[order[i] as number] as number;
+    // The last bin takes whatever rounding has left.
+    while (next < order.length && (bin === bins || passed + mass < (bin * all) / bins - 1e-9)) {
+      const at = order[next] as number;
+      const w = weight[at] as number;
+      rows += 1;
+      mass += w;
+      p += w * (probability[at] as number);
+      f += w * (failed[at] as number);
+      next += 1;
     }
-    result.push({ rows: to - from, meanProbability: p / (to - from), observed: f / (to - from) });
+    passed += mass;
+    if (rows > 0) result.push({ rows, mass, meanProbability: p / mass, observed: f / mass });
   }
   return result;
 }
@@ -138,9 +162,8 @@ const clampedLogit = (p: number): number => {
 };
 
 /** Newton's method on two parameters; NaN where all rows went one way. */
-function logisticFit({ probability, failed }: LabelledRows): { slope: number; intercept: number } {
-  const positives = failed.reduce((sum, f) => sum + f, 0);
-  if (positives === 0 || positives === failed.length) return { slope: NaN, intercept: NaN };
+function logisticFit({ probability, failed, weight }: LabelledRows): { slope: number; intercept: number } {
+  if (failed.every((f) => f === failed[0])) return { slope: NaN, intercept: NaN };
   const x = Float64Array.from(probability, clampedLogit);
   let slope = 1;
   let intercept = 0;
@@ -153,8 +176,8 @@ function logisticFit({ probability, failed }: LabelledRows): { slope: number; in
     for (let i = 0; i < x.length; i++) {
       const xi = x[i] as number;
       const p = 1 / (1 + Math.exp(-(intercept + slope * xi)));
-      const w = p * (1 - p);
-      const error = (failed[i] as number) - p;
+      const w = (weight[i] as number) * p * (1 - p);
+      const error = (weight[i] as number) * ((failed[i] as number) - p);
       g0 += error;
       g1 += error * xi;
       h00 += w;
