@@ -210,7 +210,10 @@ export function mechanismsOf(mode: FailureMode, variant: Variant): OrderKind[] {
       ];
     case 'cpu-saturation':
       if (variant.cpuQuota === undefined) return [];
-      return serviceKinds[service].cpuBound ? ['cpu-burn', 'slow-code', 'load'] : ['cpu-burn'];
+      // A loop is felt where it blocks for longer than a request takes.
+      return serviceKinds[service].cpuBound
+        ? ['cpu-burn', 'slow-code', 'load']
+        : only(variant.knobs['burnSliceMs'] !== undefined, 'cpu-burn');
     case 'noisy-neighbour':
       return only(variant.cpuQuota !== undefined, 'neighbour');
     case 'pool-leak':

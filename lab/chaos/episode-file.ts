@@ -1,7 +1,7 @@
 /** What is kept of an episode: its description with what was measured, and its telemetry; and which incidents follow. */
 import type { MetricName } from '../../prediction/metrics';
 import type { MeasuredStep } from './cell-load';
-import { failuresOf } from './failure';
+import { failuresOf, heldTooLongMs } from './failure';
 
 /** The project's own telemetry format, one object per instance and step. */
 export interface TelemetryRecord {
@@ -179,7 +179,7 @@ export function spoiltBy(
   incidents: readonly IncidentRecord[],
 ): string | undefined {
   const steps = measured.reduce((sum, m) => sum + m.requests.length, 0);
-  const held = measured.reduce((sum, m) => sum + m.held.filter(([, ms]) => ms >= 150).length, 0);
+  const held = measured.reduce((sum, m) => sum + m.held.filter(([, ms]) => ms >= heldTooLongMs).length, 0);
   if (steps === 0) return 'nothing was measured';
   if (held / steps > mostHeldShare) return `its load was held up in ${Math.round((100 * held) / steps)} % of the steps`;
   const endedMs = Date.parse(description.ended);

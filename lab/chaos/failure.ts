@@ -2,12 +2,30 @@
 import { findSpans, type FailureSpan } from '../onset';
 import type { MeasuredStep } from './cell-load';
 
-/** From this share of failed requests on, a step is bad; over a few seconds, since a step holds only some requests. */
+/** From this share of failed requests on, a step is bad. */
 const errorRatio = 0.05;
-const errorWindowMs = 5000;
+/** A step that holds a failed request is judged with those before it, since it holds only some requests. */
+const shortWindowMs = 5000;
+/** Where few requests come, errors are rare in any one step and many all the same: so many of them are needed here. */
+const longWindowMs = 10_000;
+const fewestInLongWindow = 3;
 export const consecutive = 3;
 /** A step in which the load itself was late by this much says nothing about the cell. */
-const heldTooLongMs = 150;
+export const heldTooLongMs = 150;
+
+function countedBack(
+  steps: readonly MeasuredStep[],
+  index: number,
+  count: number,
+): { requests: number; failed: number } {
+  let requests = 0;
+  let failed = 0;
+  for (let i = Math.max(0, index + 1 - count); i <= index; i++) {
+    requests += steps[i]?.requests ?? 0;
+    failed += steps[i]?.failed ?? 0;
+  }
+  return { requests, failed };
+}
 
 /** Whether the step is bad; undefined if it says nothing: no requests in it, or the load was held up. */
 function isBad(steps: readonly MeasuredStep[], index: number, stepMs: number): boolean | undefined {
@@ -15,14 +33,10 @@ function isBad(steps: readonly MeasuredStep[], index: number, stepMs: number): b
   if (!step || step.requests === 0 || step.heldMs >= heldTooLongMs) return undefined;
   // With fewer than 100 requests in a step its p99 is its slowest request; three such steps in a row are no accident.
   if (step.slow > 0.01 * step.requests) return true;
-  if (step.failed === 0) return false;
-  let requests = 0;
-  let failed = 0;
-  for (let i = Math.max(0, index + 1 - errorWindowMs / stepMs); i <= index; i++) {
-    requests += steps[i]?.requests ?? 0;
-    failed += steps[i]?.failed ?? 0;
-  }
-  return failed / requests >= errorRatio;
+  const short = countedBack(steps, index, shortWindowMs / stepMs);
+  if (step.failed > 0 && short.failed / short.requests >= errorRatio) return true;
+  const long = countedBack(steps, index, longWindowMs / stepMs);
+  return long.failed >= fewestInLongWindow && long.failed / long.requests >= errorRatio;
 }
 
 /**

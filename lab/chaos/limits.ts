@@ -11,6 +11,8 @@ const root = '/sys/fs/cgroup';
 const parent = 'understudy-lab';
 /** Short, so that an instance at its quota stalls for tens of milliseconds and not for a tenth of a second. */
 const periodUs = 50_000;
+/** Relative to a cell. */
+const neighbourWeight = 16;
 
 /** Where each run keeps its file systems; a run is named `<pid of the recorder>-<episode>`. */
 export const labRunsDir = join(tmpdir(), parent);
@@ -30,9 +32,6 @@ interface Hierarchy {
 function hierarchyOf(): Hierarchy | undefined {
   if (existsSync(join(root, 'cgroup.controllers'))) return { version: 2, cpu: root, memory: root };
   if (existsSync(join(root, 'cpu', 'cpu.cfs_quota_us'))) {
-    return { version: 1, cpu: join(root, 'cpu'), memory: join(root, 'memory') };
-  }
-  if (existsSync(join(root, 'cpu', 'cgroup.procs'))) {
     return { version: 1, cpu: join(root, 'cpu'), memory: join(root, 'memory') };
   }
   return undefined;
@@ -164,8 +163,12 @@ export class CellGroups {
     if (this.memory && this.memory !== this.cell) put(join(this.memory, 'cgroup.procs'), pid);
   }
 
+  /** Neighbours are many small tenants in one: together they weigh far more than the cell. */
   addNeighbour(pid: number): void {
-    if (this.neighbours) put(join(this.neighbours, 'cgroup.procs'), pid);
+    if (!this.neighbours) return;
+    if (hierarchy?.version === 2) put(join(this.neighbours, 'cpu.weight'), 100 * neighbourWeight);
+    else put(join(this.neighbours, 'cpu.shares'), 1024 * neighbourWeight);
+    put(join(this.neighbours, 'cgroup.procs'), pid);
   }
 
   /** Set once the instance has started: a quota for serving would make the start take a minute. */

@@ -66,6 +66,7 @@ export async function recordChaos(options: RecordOptions): Promise<void> {
   const { episodes, parallel, seed, log, signal } = options;
   const folder = new ChaosFolder(resolve(options.out));
   for (const run of sweepOldRuns()) log(`Cleaned up after the recording ${run}, which had been killed.`);
+  for (const [number, reason] of folder.dropSpoilt()) log(`Episode ${number} is recorded anew: ${reason}.`);
   const missing = Array.from({ length: episodes }, (_, n) => n).filter((n) => !folder.has(n));
   const wanted = [...new Set(missing.map((n) => needsServer(planEpisode(seed, n).variant.service)))];
   log(`Recording ${missing.length} of ${episodes} episodes, seed ${seed}, ${parallel} at a time.`);

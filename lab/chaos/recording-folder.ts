@@ -64,6 +64,29 @@ export class ChaosFolder {
     return existsSync(this.partOf(number));
   }
 
+  /** Removes the parts that say nothing, so that their episodes are recorded anew. Returns their numbers and why. */
+  dropSpoilt(): Map<number, string> {
+    const dropped = new Map<number, string>();
+    for (const name of this.partNames()) {
+      const part = this.read(name);
+      const reason = spoiltBy(part, incidentsOf(part));
+      if (reason === undefined) continue;
+      dropped.set(part.description.episode, reason);
+      rmSync(join(this.parts, name));
+    }
+    return dropped;
+  }
+
+  private partNames(): string[] {
+    return readdirSync(this.parts)
+      .filter((name) => name.endsWith('.json.gz'))
+      .sort();
+  }
+
+  private read(name: string): EpisodePart {
+    return JSON.parse(gunzipSync(readFileSync(join(this.parts, name))).toString('utf8')) as EpisodePart;
+  }
+
   /**
    * Writes the recording's files from its sound parts, in the order of their numbers.
    *
@@ -78,10 +101,8 @@ export class ChaosFolder {
     let samples = 0;
     const packed = createBrotliCompress(brotli(quality));
     const written = packed.pipe(createWriteStream(join(this.dir, files.telemetry)));
-    for (const name of readdirSync(this.parts)
-      .filter((n) => n.endsWith('.json.gz'))
-      .sort()) {
-      const part = JSON.parse(gunzipSync(readFileSync(join(this.parts, name))).toString('utf8')) as EpisodePart;
+    for (const name of this.partNames()) {
+      const part = this.read(name);
       // Found here, not when recorded: the definition of failure can then be applied anew to what was measured.
       const own = incidentsOf(part);
       const spoilt = spoiltBy(part, own);

@@ -166,7 +166,7 @@ export class RunningCell {
   }
 
   private async startDependency(): Promise<Peer | undefined> {
-    const { variant, stepMs } = this.episode;
+    const { variant } = this.episode;
     const local = (port: number): Peer => ({ host: '127.0.0.1', port });
     const name = `${this.plan.name}-behind`;
     const startHelper = async (program: string, ...args: string[]): Promise<Peer> => {
@@ -196,20 +196,8 @@ export class RunningCell {
         return { host: hostname, port: Number(port || 5432) };
       }
       case 'store':
+      case 'downstream':
         return startHelper('store.js', '--config', JSON.stringify({ port: 0, ...variant.store }));
-      case 'downstream': {
-        const config: InstanceConfig = {
-          service: 'sessions',
-          cell: name,
-          instance: name,
-          port: 0,
-          stepMs: Math.max(stepMs, 10_000),
-          slots: variant.store?.slots ?? 8,
-          serviceMs: variant.store?.serviceMs ?? 50,
-          knobs: { items: 500, preloaded: 1 },
-        };
-        return startHelper('sessions.js', JSON.stringify(config));
-      }
     }
   }
 

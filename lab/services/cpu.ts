@@ -1,6 +1,6 @@
 /** Burning CPU on purpose, measured in CPU time and not in wall time, so that a quota makes it take longer. */
 
-const sliceMs = 4;
+const shortSliceMs = 4;
 let sink = 0;
 
 /** Blocks until this process has used `ms` milliseconds of CPU. */
@@ -15,9 +15,9 @@ export function burnNow(ms: number): void {
 
 /** Uses `ms` milliseconds of CPU in slices, so that health checks and telemetry still get their turn. */
 export async function burn(ms: number): Promise<void> {
-  for (let left = ms; left > 0; left -= sliceMs) {
-    burnNow(Math.min(left, sliceMs));
-    if (left > sliceMs) await new Promise((resolve) => setImmediate(resolve));
+  for (let left = ms; left > 0; left -= shortSliceMs) {
+    burnNow(Math.min(left, shortSliceMs));
+    if (left > shortSliceMs) await new Promise((resolve) => setImmediate(resolve));
   }
 }
 
@@ -28,10 +28,15 @@ export class CpuBurn {
   private lastAt = 0;
   private timer: NodeJS.Timeout | undefined;
 
+  /** @param sliceMs CPU time used in one piece, in which nothing else gets its turn */
+  constructor(private readonly sliceMs = shortSliceMs) {}
+
   set(share: number): void {
+    const isBurning = this.share > 0;
     this.share = share;
+    // A share that changes does not begin anew: what is owed stays owed.
+    if (share > 0 && isBurning) return;
     clearTimeout(this.timer);
-    this.timer = undefined;
     if (share <= 0) return;
     this.owedMs = 0;
     this.lastAt = performance.now();
@@ -39,13 +44,14 @@ export class CpuBurn {
   }
 
   private next(): void {
-    const waitMs = this.owedMs > sliceMs ? 0 : 4 + Math.random() * 16;
+    const lackingMs = this.sliceMs - this.owedMs;
+    const waitMs = lackingMs <= 0 ? 0 : Math.min(1000, ((0.5 + Math.random()) * lackingMs) / this.share);
     this.timer = setTimeout(() => {
       const now = performance.now();
       // Capped: a process that was starved of CPU does not make up for all of it at once.
-      this.owedMs = Math.min(this.owedMs + this.share * (now - this.lastAt), 20 * sliceMs);
+      this.owedMs = Math.min(this.owedMs + this.share * (now - this.lastAt), 20 * this.sliceMs);
       this.lastAt = now;
-      const slice = Math.min(this.owedMs, sliceMs);
+      const slice = Math.min(this.owedMs, this.sliceMs);
       burnNow(slice);
       this.owedMs -= slice;
       this.next();

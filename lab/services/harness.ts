@@ -114,11 +114,16 @@ function keyOf(url: string): number {
 
 /** Runs one instance until SIGTERM; an error that nobody caught ends it like any crash. Knobs it reads itself:
  * `queue` (longest line; makes `http.in_flight_limit` known), `changeAgeS` (age of the last change at start),
- * `leakShape` (0 steady, 1 stepwise, 2 per request), `seed`. */
+ * `leakShape` (0 steady, 1 stepwise, 2 per request), `burnSliceMs` (of the fault cpu-burn), `seed`. */
 export function runService(config: InstanceConfig, definition: ServiceDefinition): void {
   const random = seededRandom(seedOf(config));
   let changedAtMs = Date.now() - 1000 * knob(config, 'changeAgeS', 0);
-  const faults = new InstanceFaults(random, knob(config, 'leakShape', 0), () => (changedAtMs = Date.now()));
+  const faults = new InstanceFaults(
+    random,
+    knob(config, 'leakShape', 0),
+    () => (changedAtMs = Date.now()),
+    config.knobs['burnSliceMs'],
+  );
   const handlers: FaultHandlers = { ...faults.handlers, ...definition.faults };
   const declaredLine = config.knobs['queue'];
   const slots = new RequestSlots(config.slots, declaredLine ?? longestUndeclaredLine);

@@ -79,7 +79,7 @@ export class InstanceFaults {
   private readonly heapLeak = new HeapLeak();
   private readonly bufferLeak = new BufferLeak();
   private readonly fileLeak = new FileLeak();
-  private readonly cpuBurn = new CpuBurn();
+  private readonly cpuBurn: CpuBurn;
   private slowCode = 1;
   private graySlow = 0;
   private grayError = 0;
@@ -89,12 +89,15 @@ export class InstanceFaults {
    * @param random uniform in [0, 1)
    * @param leakShape index in `leakShapes`: how a heap leak grows
    * @param onChange called when a release is rolled out or back
+   * @param burnSliceMs CPU time that `cpu-burn` uses in one piece; longer ones are felt by every request
    */
   constructor(
     private readonly random: () => number,
     leakShape: number,
     onChange: () => void,
+    burnSliceMs?: number,
   ) {
+    this.cpuBurn = new CpuBurn(burnSliceMs);
     const shape = leakShapes[leakShape] ?? 'steady';
     this.handlers = {
       'heap-leak': (bytesPerSecond, release) => this.heapLeak.set({ bytesPerSecond, shape, release }),
