@@ -32,23 +32,26 @@ const epochMs = Date.UTC(2020, 0, 1);
 /** Minutes beside an anomaly that are no healthy ground either: its label has no exact edges. */
 const asideMinutes = 60;
 
-export async function readSmd8(dir: string): Promise<RecordedCell[]> {
+/** `labelled`: the half that people looked through; `unlabelled`: the half before it. The other one is not watched. */
+export type Smd8Half = 'labelled' | 'unlabelled';
+
+export async function readSmd8(dir: string, half: Smd8Half = 'labelled'): Promise<RecordedCell[]> {
   const files = readdirSync(dir)
     .filter((name) => /^machine-.*\.csv(\.gz|\.br)?$/.test(name))
     .sort();
   if (files.length === 0) throw new Error(`${dir}: no machine-*.csv, .csv.gz or .csv.br there.`);
   const cells: RecordedCell[] = [];
-  for (const file of files) cells.push(await readMachine(join(dir, file)));
+  for (const file of files) cells.push(await readMachine(join(dir, file), half));
   return cells;
 }
 
-/** Only the half that people labelled is judged; the other one fills the windows. */
-async function readMachine(file: string): Promise<RecordedCell> {
+/** What lies outside of the half that is watched only fills the windows. */
+async function readMachine(file: string, half: Smd8Half): Promise<RecordedCell> {
   const cell = `smd-${basename(file).replace(/\.csv.*$/, '')}`;
   const log = new SampleLog(cell);
   let columns: { at: number; metric: MetricName; scale: number }[] = [];
   let anomalyAt = -1;
-  let labelledFromMs = Infinity;
+  let fromMs = Infinity;
   let lastMs = -Infinity;
   const anomalous: number[] = [];
   for await (const { number, bytes } of readLinesOf(file)) {
@@ -72,7 +75,7 @@ async function readMachine(file: string): Promise<RecordedCell> {
     const atMs = epochMs + minute * stepMs;
     lastMs = atMs;
     const label = fields[anomalyAt];
-    if (label !== '-1') labelledFromMs = Math.min(labelledFromMs, atMs);
+    if ((label !== '-1') === (half === 'labelled')) fromMs = Math.min(fromMs, atMs);
     if (label === '1') anomalous.push(atMs);
     for (const { at, metric, scale } of columns) {
       const value = Number(fields[at]);
@@ -80,7 +83,7 @@ async function readMachine(file: string): Promise<RecordedCell> {
       log.add({ cell, instance: cell, atMs, metric, value: value * scale });
     }
   }
-  const watched = { fromMs: labelledFromMs, toMs: lastMs };
+  const watched = { fromMs, toMs: lastMs };
   return seriesOf(log, { stepMs, incidents: anomaliesOf(cell, anomalous), watched });
 }
 

@@ -1,10 +1,13 @@
 /** Recordings as a trainer sees them: groups that stand or fall together, their cells, samples and incidents. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { readEpisodes, readIncidents, readSamples, type Incident } from '../../lab/recording';
 import { isChaosRecording, readRecording } from '../../lab/chaos/recording-folder';
 import type { Sample } from '../../prediction/contracts';
 import { isMetricName } from '../../prediction/metrics';
 import type { CellFacts } from '../../prediction/features';
 import type { IncidentSpan } from '../evaluation/contracts';
+import { readSmd8 } from '../evaluation/smd8';
 
 export interface RecordedCell {
   cell: string;
@@ -106,7 +109,33 @@ export async function* readLabRecording(dir: string, source: string): AsyncGener
   }
 }
 
+/** Healthy machines, each a group of its own: nothing in them fails, and they are restless in ways that no lab is. */
+export async function* readMachines(dir: string, source: string): AsyncGenerator<RecordedGroup> {
+  for (const [number, cell] of (await readSmd8(dir, 'unlabelled')).entries()) {
+    const { fromMs, toMs } = cell.watched ?? { fromMs: cell.startMs, toMs: Infinity };
+    yield {
+      source,
+      number,
+      service: 'machine',
+      stepMs: cell.stepMs,
+      faults: [],
+      cells: [
+        {
+          cell: cell.cell,
+          facts: { sloLatencyMs: undefined, cohort: undefined },
+          samples: [...cell.samples()],
+          incidents: [],
+          fromMs,
+          toMs: Math.min(toMs, cell.startMs + (cell.ticks - 1) * cell.stepMs),
+        },
+      ],
+    };
+  }
+}
+
 /** The groups of a recording folder, whatever made it. */
 export async function* readRecordedGroups(dir: string, source: string): AsyncGenerator<RecordedGroup> {
-  yield* isChaosRecording(dir) ? readLabRecording(dir, source) : readCatalogueRecording(dir, source);
+  if (isChaosRecording(dir)) yield* readLabRecording(dir, source);
+  else if (existsSync(join(dir, 'episodes.ndjson'))) yield* readCatalogueRecording(dir, source);
+  else yield* readMachines(dir, source);
 }

@@ -35,12 +35,13 @@ function pythonWithRequirements(): string {
   return python;
 }
 
-/** Every recording that comes with the project. */
-export function committedRecordings(): string[] {
+/** Every recording that comes with the project, and the healthy machines that are for training. */
+export function trainingData(): string[] {
   const dir = join(packageRoot, 'models', 'recordings');
-  return readdirSync(dir)
+  const recordings = readdirSync(dir)
     .sort()
     .map((name) => join(dir, name));
+  return [...recordings, join(packageRoot, 'models', 'data', 'smd8-training')];
 }
 
 export interface TrainingTask {
@@ -79,7 +80,7 @@ export async function train(task: TrainingTask): Promise<void> {
 
 if (require.main === module) {
   train({
-    source: ['--recordings', committedRecordings().join(',')],
+    source: ['--recordings', trainingData().join(',')],
     rows: join(packageRoot, '.parts', 'training-rows'),
     out: join(packageRoot, 'models'),
     name: 'understudy-hazard',
