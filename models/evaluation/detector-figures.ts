@@ -77,7 +77,9 @@ export function figuresOf(
   const incidents = verdicts.flatMap((v) => v.incidents);
   const caught = incidents.filter(({ outcome }) => outcome === 'caught');
   const leads = caught.map(({ leadTicks }) => leadTicks);
-  const rows = rowsOf(cells, scores, rules.horizonTicks);
+  // A detector that is silent where it is hard must not be better for it: silence ranks below everything.
+  const rows = rowsOf(cells, scores, rules.horizonTicks, -Infinity);
+  const spoken = isProbability ? rowsOf(cells, scores, rules.horizonTicks) : rows;
   const { area, baseRate, curve } = precisionRecall(rows);
   return {
     name,
@@ -97,7 +99,7 @@ export function figuresOf(
     prAuc: area,
     baseRate,
     prCurve: curve,
-    ...(isProbability && rows.failed.length > 0 && { calibration: calibration(rows) }),
+    ...(isProbability && spoken.failed.length > 0 && { calibration: calibration(spoken) }),
     verdicts,
   };
 }
@@ -149,19 +151,21 @@ const mostWeight = 20;
  * the horizon, as living on if it was watched for a whole horizon without. The others were lost from sight (an episode
  * ended, a fault began). Failures are seen sooner than survival, so that leaving rows out would make failures look more
  * frequent than they are: known rows are weighted by the inverse of the chance to be watched that long
- * (inverse-probability-of-censoring weights, Graf et al. 1999). A row without a score is left out.
+ * (inverse-probability-of-censoring weights, Graf et al. 1999). A row without a score is left out, or has the score `silentAs`.
  */
 export function rowsOf(
   cells: readonly CellSeries[],
   scores: readonly Float32Array[],
   horizonTicks: number,
+  silentAs = NaN,
 ): LabelledRows {
   const rows: { score: number; watched: number; fails: boolean }[] = [];
   for (const [c, cell] of cells.entries()) {
     const row = scores[c] as Float32Array;
     const endMs = cell.watched?.toMs ?? cell.startMs + cell.ticks * cell.stepMs;
     for (let tick = 0; tick < cell.ticks; tick++) {
-      const score = row[tick] as number;
+      const said = row[tick] as number;
+      const score = said === said ? said : silentAs;
       const atMs = cell.startMs + tick * cell.stepMs;
       if (score !== score || atMs < (cell.watched?.fromMs ?? -Infinity) || atMs > endMs) continue;
       const { stepsToFailure, stepsWatched } = labelOf(atMs, cell.incidents, endMs, cell.stepMs);

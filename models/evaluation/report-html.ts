@@ -8,7 +8,8 @@ const number = (value: number | null | undefined, digits = 3): string =>
   value === null || value === undefined || Number.isNaN(value) ? '–' : String(Number(value.toPrecision(digits)));
 const percent = (value: number): string => (Number.isNaN(value) ? '–' : `${Math.round(100 * value)} %`);
 const intervalText = ({ low, high }: Interval): string =>
-  Number.isNaN(low) ? '–' : `${percent(low)} to ${percent(high)}`;
+  Number.isNaN(low) ? '–' : `${Math.round(100 * low)}\u00a0to\u00a0${Math.round(100 * high)}\u00a0%`;
+const shortened = (name: string): string => (name.length > 60 ? `${name.slice(0, 57)}...` : name);
 
 type Cell = string | { html: string };
 const cell = (content: Cell): string => (typeof content === 'string' ? e(content) : content.html);
@@ -165,7 +166,7 @@ function precisionRecallPlot(
     'series',
   );
   const legend = best
-    ? `<p class="legend"><span class="key"></span>${e(name)} ${number(prAuc)} <span class="key second"></span>${e(best.name)} ${number(best.prAuc)}</p>`
+    ? `<p class="legend"><span class="key"></span>${e(name)} ${number(prAuc)} <span class="key second"></span>${e(shortened(best.name))} ${number(best.prAuc)}</p>`
     : '';
   return figureOf(`Precision and recall of rows: area ${number(prAuc)}; dashed is chance`, `${String(plot)}${legend}`);
 }
