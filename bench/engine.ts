@@ -96,7 +96,8 @@ function shares(profile: Profiler.Profile): Figure[] {
     ['decoding', (url) => url.includes('/prediction/decode/') || url.includes('/prediction/intake')],
     [
       'features and windows',
-      (url) => /prediction\/(features|track|trend|baseline|cell-window|cohort|cross-f|metric-f|unit-w|step-b)/.test(url),
+      (url) =>
+        /prediction\/(features|track|trend|baseline|cell-window|cohort|cross-f|metric-f|unit-w|step-b)/.test(url),
     ],
     ['ONNX', (url) => url.includes('onnxruntime')],
     ['scores and ticks', (url) => url.includes('/prediction/')],
@@ -145,8 +146,13 @@ async function throughput(
   const started = performance.now();
   const isDone = () => engine.counters.get('samples') >= samples && (engine.progress().lastTickMs ?? 0) >= endMs;
   await waitUntil(isDone, { withinMs: 300_000, everyMs: 20, what: 'all telemetry is scored' });
-  const commits = engine.counters.get('commits');
-  await waitUntil(() => engine.counters.get('commits') > commits, { withinMs: 10_000, everyMs: 20, what: 'a commit' });
+  const groupId = `${topics.telemetry}.group`;
+  const committed = async () => {
+    const [topic] = await admin.fetchOffsets({ groupId, topics: [topics.telemetry] });
+    return (topic?.partitions ?? []).reduce((n, { offset }) => n + Math.max(0, Number(offset)), 0);
+  };
+  const isCommitted = async () => (await committed()) >= cells * seconds;
+  await waitUntil(isCommitted, { withinMs: 30_000, everyMs: 50, what: 'all is committed' });
   const usedMs = cpuMs() - startedCpu;
   const tookMs = performance.now() - started;
   const { profile } = await session.post('Profiler.stop');

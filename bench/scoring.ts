@@ -22,7 +22,9 @@ async function main(): Promise<void> {
     figures.push(...more);
   };
   const busy = loadavg()[0] ?? 0;
-  process.stdout.write(`model ${model.id}; load average ${busy.toFixed(1)}: what others do on this machine slows this\n`);
+  process.stdout.write(
+    `model ${model.id}; load average ${busy.toFixed(1)}: what others do on this machine slows this\n`,
+  );
   if (values.only !== 'engine') {
     add(await benchTenThousand(model, Number(values.cells)));
     add(await benchOneCell(model));
