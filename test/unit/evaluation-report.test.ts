@@ -299,7 +299,8 @@ describe('Real machines', () => {
     expect(message).to.contain('machine-1-1.csv:1: expected the columns minute, anomaly');
   });
 
-  it('that are committed have several healthy days', async () => {
+  it('that are committed have several healthy days', async function () {
+    this.timeout(60_000);
     const machines = await readSmd8(join(packageRoot, 'models', 'data', 'smd8'));
     expect(machines.map(({ ticks }) => ticks > 20_000)).to.deep.equal([true, true, true]);
   });
