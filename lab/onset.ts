@@ -19,11 +19,6 @@ export interface FailureDefinition {
   consecutive: number;
 }
 
-/** The objective is five times the p99 of a well cell, which is about twice the time a request holds its slot. */
-export function failureOf({ serviceMs }: { serviceMs: number }): FailureDefinition {
-  return { sloMs: 10 * serviceMs, errorRatio: 0.05, consecutive: 3 };
-}
-
 function isBad(second: MeasuredSecond, definition: FailureDefinition): boolean {
   if (second.deadInstances > 0) return true;
   if (second.requests === 0) return false;

@@ -101,6 +101,8 @@ const mib = 1024 * 1024;
 /** CPU that the lightest request costs a service, and what it needs without any. */
 const cpuSecondsPerRequest = 0.0012;
 const idleCores = 0.008;
+/** Cores that neighbours have to want before a cell beside them gets too little: far more than the quota they share. */
+const neighboursThatStarve = 1.5;
 /** At most so many requests find their key in a full cache. */
 export const hitShareOfFullCache = 0.82;
 
@@ -215,7 +217,8 @@ export function mechanismsOf(mode: FailureMode, variant: Variant): OrderKind[] {
         ? ['cpu-burn', 'slow-code', 'load']
         : only(variant.knobs['burnSliceMs'] !== undefined, 'cpu-burn');
     case 'noisy-neighbour':
-      return only(variant.cpuQuota !== undefined, 'neighbour');
+      // Who needs little CPU gets it beside any neighbour, only later: objectives in seconds do not notice.
+      return only(variant.cpuQuota !== undefined && serviceKinds[service].cpuBound, 'neighbour');
     case 'pool-leak':
       return only(own.includes('pool-leak'), 'pool-leak');
     case 'fd-exhaustion':
@@ -348,7 +351,7 @@ export function planFault(wish: FaultWish, context: CatalogueContext): PlannedFa
       return fault(mechanism, grow(mechanism));
     }
     case 'noisy-neighbour':
-      return fault('neighbour', growing('neighbour', growth, 1.2 * (critical.neighbour ?? 0.2)));
+      return fault('neighbour', growing('neighbour', growth, neighboursThatStarve));
     case 'memory-leak':
     case 'pool-leak':
     case 'fd-exhaustion':

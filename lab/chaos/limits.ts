@@ -13,6 +13,8 @@ const parent = 'understudy-lab';
 const periodUs = 50_000;
 /** Relative to a cell. */
 const neighbourWeight = 16;
+/** The lab's dozens of instances together, against any one process outside of the lab. */
+const labWeight = 16;
 
 /** Where each run keeps its file systems; a run is named `<pid of the recorder>-<episode>`. */
 export const labRunsDir = join(tmpdir(), parent);
@@ -56,6 +58,7 @@ function makeGroup(base: string, path: string): string {
     }
     dir = join(dir, name);
     mkdirSync(dir, { recursive: true });
+    if (name === parent) setWeight(dir, labWeight);
   }
   return dir;
 }
@@ -97,6 +100,12 @@ export function labMeans(): LabMeans {
     }),
   };
   return found;
+}
+
+/** Relative to a process or group that nobody has given a weight. Does nothing to a group without a CPU controller. */
+function setWeight(dir: string, weight: number): void {
+  const [file, unit] = hierarchy?.version === 2 ? ['cpu.weight', 100] : ['cpu.shares', 1024];
+  if (existsSync(join(dir, file))) put(join(dir, file), unit * weight);
 }
 
 function setQuota(dir: string, cores: number): void {
@@ -166,8 +175,7 @@ export class CellGroups {
   /** Neighbours are many small tenants in one: together they weigh far more than the cell. */
   addNeighbour(pid: number): void {
     if (!this.neighbours) return;
-    if (hierarchy?.version === 2) put(join(this.neighbours, 'cpu.weight'), 100 * neighbourWeight);
-    else put(join(this.neighbours, 'cpu.shares'), 1024 * neighbourWeight);
+    setWeight(this.neighbours, neighbourWeight);
     put(join(this.neighbours, 'cgroup.procs'), pid);
   }
 
