@@ -1,5 +1,6 @@
 /** Scores all cells at a tick: features, one batched model run, score, drivers and risk episode per cell. */
 import type { CellDirectory, KnownCell } from './cell-directory';
+import type { CellWindow } from './cell-window';
 import type { RiskEvent, Sample, Score } from './contracts';
 import type { Counters } from './counters';
 import type { DriftWatch } from './drift';
@@ -37,6 +38,8 @@ export interface ScoredCell {
 
 interface CellState {
   cell: string;
+  /** The extractor's. */
+  window: CellWindow;
   episode: RiskEpisode | null;
   lastEventMs: number;
   newestMs: number;
@@ -82,6 +85,7 @@ export class CellScoring {
     if (!state) {
       state = {
         cell,
+        window: this.extractor.window(cell),
         episode: null,
         lastEventMs: -Infinity,
         newestMs: -Infinity,
@@ -105,7 +109,8 @@ export class CellScoring {
     const verdict = state.units.judge(sample);
     if (verdict !== 'as-usual') counters.add('samples.unit-doubted');
     if (verdict === 'refused') return;
-    if (!this.extractor.observe(sample)) counters.add('samples.ignored');
+    if (!state.window.observe(sample.instance, sample.metric, sample.atMs, sample.value))
+      counters.add('samples.ignored');
   }
 
   /** All cells that have been heard of by the tick, in order of name. */
@@ -114,11 +119,9 @@ export class CellScoring {
     const due = this.due(tickMs);
     if (due.length === 0) return [];
     const rows = model.rows(due.length);
-    for (const { known, state } of due) {
-      this.extractor.describe(state.cell, { sloLatencyMs: known.sloLatencyMs, cohort: known.service });
-    }
-    this.extractor.tick(
-      due.map(({ state }) => state.cell),
+    for (const { known, state } of due) state.window.describe(known.sloLatencyMs, known.service);
+    this.extractor.tickWindows(
+      due.map(({ state }) => state.window),
       tickMs,
       rows,
     );
@@ -155,7 +158,7 @@ export class CellScoring {
     const unknown = isUnknown(telemetry);
     const offset = index * this.extractor.featureCount;
     const failure = cumulative(hazards, index * model.bins, model.bins, this.failure);
-    const objectiveMissed = this.objectiveMissed(cell, known);
+    const isMissed = objectiveMissed(state.window, known);
     const score = scoreOf({
       cell,
       service: known.service,
@@ -164,15 +167,15 @@ export class CellScoring {
       horizonsS: this.horizonsS,
       novelty: novelty(rows, offset),
       state: telemetry,
-      objectiveMissed,
+      objectiveMissed: isMissed,
       model: model.id,
     });
     const probability = probabilityWithin(policy.horizonS, failure, this.horizonsS);
     if (drift) {
-      state.ticksMissed = objectiveMissed ? state.ticksMissed + 1 : 0;
+      state.ticksMissed = isMissed ? state.ticksMissed + 1 : 0;
       if (state.ticksMissed === failureTicks) drift.failed();
       // While it fails it cannot begin to.
-      else if (!unknown && !objectiveMissed) {
+      else if (!unknown && !isMissed) {
         const perStep = (hazards[index * model.bins] as number) / (model.manifest.horizonsSteps[0] as number);
         drift.row(rows, offset, failure[failure.length - 1] as number, perStep);
       }
@@ -185,8 +188,7 @@ export class CellScoring {
       score.drivers = drivers(byMetric, (metric) => this.extractor.figures(cell, metric), stepMs);
     }
     const event = this.episode(cell, known, state, score, probability, unknown, tickMs);
-    const isUnusual = isAbove || state.episode !== null || telemetry.unitDoubted === true;
-    this.extractor.freezeBaseline(cell, isUnusual);
+    state.window.frozen = isAbove || state.episode !== null || telemetry.unitDoubted === true;
     const shadowed =
       challenged && shadow?.compare(challenged, index, score, probability, policy.horizonS, policy.prepare.enter);
     return { score, event, shadow: shadowed, partitions: state.partitions };
@@ -194,7 +196,7 @@ export class CellScoring {
 
   private telemetry(state: CellState, tickMs: number): TelemetryState {
     const { stepMs } = this.options;
-    const info = this.extractor.info(state.cell);
+    const { info } = state.window;
     return {
       coverage: info.coverage,
       newestSampleAgeMs: info.newestSampleAgeMs,
@@ -205,14 +207,6 @@ export class CellScoring {
       skewMs: state.skewMs,
       unitDoubted: state.units.isDoubted(tickMs, staleSteps * stepMs),
     };
-  }
-
-  /** Users already feel it. */
-  private objectiveMissed(cell: string, { sloLatencyMs, sloErrorRatio }: KnownCell): boolean {
-    return (
-      this.extractor.latest(cell, 'http.latency_p99_s') * 1000 >= sloLatencyMs ||
-      this.extractor.latest(cell, 'http.error_ratio') >= sloErrorRatio
-    );
   }
 
   private episode(
@@ -247,6 +241,13 @@ export class CellScoring {
       model: score.model,
     };
   }
+}
+
+/** Users already feel it. */
+function objectiveMissed(window: CellWindow, { sloLatencyMs, sloErrorRatio }: KnownCell): boolean {
+  return (
+    window.latest('http.latency_p99_s') * 1000 >= sloLatencyMs || window.latest('http.error_ratio') >= sloErrorRatio
+  );
 }
 
 /** What all cells of a tick share. */

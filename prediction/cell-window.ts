@@ -101,6 +101,17 @@ export class CellWindow {
     }
   }
 
+  /** What the configuration says: the latency objective, and the service whose cells it is compared with. */
+  describe(sloLatencyMs: number | undefined, cohort: string | undefined): void {
+    this.sloLatencyS = sloLatencyMs === undefined ? NaN : sloLatencyMs / 1000;
+    this.cohort = cohort;
+  }
+
+  /** The cell's value of a metric at its last tick; NaN if there is none. */
+  latest(metric: MetricName): number {
+    return this.current[metricIndex[metric]] as number;
+  }
+
   /** False if the sample was not taken: older than what is known, or one instance too many. */
   observe(instance: string, metric: MetricName, atMs: number, value: number): boolean {
     let samples = this.instances.get(instance);

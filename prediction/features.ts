@@ -67,15 +67,23 @@ export class FeatureExtractor {
     return this.cells.size;
   }
 
+  /** What is remembered of a cell: for callers with many cells, who look each up once and keep it until `forget`. */
+  window(cell: string): CellWindow {
+    let window = this.cells.get(cell);
+    if (!window) {
+      window = new CellWindow(cell, this.spec.tracked.length);
+      this.cells.set(cell, window);
+    }
+    return window;
+  }
+
   /** Takes a sample that belongs to the next tick or an earlier one. Returns whether it was new. */
   observe(sample: Sample): boolean {
     return this.window(sample.cell).observe(sample.instance, sample.metric, sample.atMs, sample.value);
   }
 
   describe(cell: string, { sloLatencyMs, cohort }: CellFacts): void {
-    const window = this.window(cell);
-    window.sloLatencyS = sloLatencyMs === undefined ? NaN : sloLatencyMs / 1000;
-    window.cohort = cohort;
+    this.window(cell).describe(sloLatencyMs, cohort);
   }
 
   /** While a cell's risk is high its baseline must not learn: a slow leak would become normal. */
@@ -94,11 +102,20 @@ export class FeatureExtractor {
    * missing.
    */
   tick(cells: readonly string[], atMs: number, out: Float32Array): void {
+    this.tickWindows(
+      cells.map((cell) => this.window(cell)),
+      atMs,
+      out,
+    );
+  }
+
+  /** The same for cells that have been looked up. */
+  tickWindows(windows: readonly CellWindow[], atMs: number, out: Float32Array): void {
     const { cohorts, featureCount } = this;
-    cohorts.begin(cells.length);
+    cohorts.begin(windows.length);
     const step = Math.round(atMs / this.stepMs);
-    for (let i = 0; i < cells.length; i++) {
-      const window = this.window(cells[i] as string);
+    for (let i = 0; i < windows.length; i++) {
+      const window = windows[i] as CellWindow;
       this.close(window, atMs, step);
       this.write(window, atMs, step, out, i * featureCount);
       if (window.cohort !== undefined) cohorts.add(window.cohort, window.tracks, i * featureCount);
@@ -124,20 +141,6 @@ export class FeatureExtractor {
       baseline: track.centre,
       z: track.z,
     };
-  }
-
-  /** The cell's value of a metric at its last tick; NaN if there is none. */
-  latest(cell: string, metric: MetricName): number {
-    return this.cells.get(cell)?.current[metricIndex[metric]] ?? NaN;
-  }
-
-  private window(cell: string): CellWindow {
-    let window = this.cells.get(cell);
-    if (!window) {
-      window = new CellWindow(cell, this.spec.tracked.length);
-      this.cells.set(cell, window);
-    }
-    return window;
   }
 
   /** Brings a cell's tracks to the step: the part of a tick that looks at no other cell. */
