@@ -193,16 +193,15 @@ async function restart(stack: Stack, kafka: Kafka, admin: Admin, model: Model): 
   return figures;
 }
 
-export async function benchEngine(stack: Stack, model: Model): Promise<Figure[]> {
+/** Tells the figures of each part as soon as they are there. */
+export async function benchEngine(stack: Stack, model: Model, tell: (figures: Figure[]) => void): Promise<void> {
   const kafka = new Kafka({ brokers: stack.settings.kafka.brokers, logLevel: logLevel.NOTHING });
   const admin = kafka.admin();
   await admin.connect();
   try {
-    return [
-      ...(await throughput(stack, kafka, admin, model, 'JSON', recordOf)),
-      ...(await throughput(stack, kafka, admin, model, 'OTLP', otlpRecordOf)),
-      ...(await restart(stack, kafka, admin, model)),
-    ];
+    tell(await throughput(stack, kafka, admin, model, 'JSON', recordOf));
+    tell(await throughput(stack, kafka, admin, model, 'OTLP', otlpRecordOf));
+    tell(await restart(stack, kafka, admin, model));
   } finally {
     await admin.disconnect();
   }

@@ -33,7 +33,7 @@ async function main(): Promise<void> {
   if (values.only !== 'ticks') {
     const stack = await startStack({ parts: ['kafka'] });
     try {
-      add(await benchEngine(stack, model));
+      await benchEngine(stack, model, add);
     } finally {
       await stack.stop();
     }

@@ -2,7 +2,7 @@
 import type { Logger } from 'pino';
 import { CommitLedger } from './commit-ledger';
 import type { Counters } from './counters';
-import { messageOf } from './insist';
+import { messageOf, within } from './insist';
 import {
   partitionKey,
   type PartitionId,
@@ -25,6 +25,8 @@ export interface Partition {
   readToMs: number;
   paused: boolean;
 }
+
+const commitWithinMs = 5_000;
 
 export class Partitions {
   private partitions = new Map<string, Partition>();
@@ -109,7 +111,10 @@ export class Partitions {
     }
     if (positions.length === 0) return;
     try {
-      await this.source.commit(positions);
+      // A client that rejoins its group in the middle of a commit may never answer, and all scoring would wait for it.
+      if (!(await within(commitWithinMs, this.source.commit(positions)))) {
+        throw new Error(`no answer within ${commitWithinMs / 1000} s`);
+      }
       for (const position of positions) this.find(position)?.ledger.committed(position.offset);
       this.counters.add('commits');
     } catch (error) {
