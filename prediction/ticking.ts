@@ -23,6 +23,9 @@ export interface TickingOptions {
   isCurrent: () => boolean;
 }
 
+/** After so long the source gets its turn: a consumer that does not beat for 6 s is put out of its group. */
+const mostMsAtOnce = 1_500;
+
 export class Ticking {
   /** Event time of the last tick that is done; -Infinity before the first. */
   doneMs = -Infinity;
@@ -70,10 +73,12 @@ export class Ticking {
     return newestMs === -Infinity ? undefined : Math.ceil(newestMs / stepMs) * stepMs;
   }
 
-  /** Runs every tick up to the horizon: they have all their samples. */
+  /** Runs the ticks up to the horizon, which have all their samples; with a long backlog, as many as a call may take. */
   async runDue(horizonMs: number): Promise<void> {
     this.nextMs ??= this.firstTick(horizonMs);
+    const until = performance.now() + mostMsAtOnce;
     while (this.nextMs !== null && this.nextMs <= horizonMs && this.options.isCurrent()) {
+      if (performance.now() > until) return;
       const tickMs = this.nextMs;
       this.options.onTurn();
       if (!(await this.run(tickMs))) return;
