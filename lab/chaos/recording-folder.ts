@@ -91,9 +91,9 @@ export class ChaosFolder {
    * Writes the recording's files from its sound parts, in the order of their numbers.
    *
    * @param command for the data card: how to make the recording again
-   * @param quality of the compression, 0 to 11; 11 takes about two minutes for an hour's recording
+   * @param quality of the compression, 0 to 11
    */
-  async assemble(command: string, quality = 11): Promise<{ kept: EpisodeDescription[]; leftOut: Map<number, string> }> {
+  async assemble(command: string, quality = 9): Promise<{ kept: EpisodeDescription[]; leftOut: Map<number, string> }> {
     const kept: EpisodeDescription[] = [];
     const leftOut = new Map<number, string>();
     const incidents: IncidentRecord[] = [];
