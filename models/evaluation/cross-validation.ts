@@ -31,7 +31,7 @@ interface RowsDescription {
   cells: { cell: string; group: number; fromMs: number; toMs: number; stepMs: number; incidents: IncidentSpan[] }[];
 }
 
-interface Split {
+export interface Split {
   heldOutServices: string[];
   heldOutEvery: number;
   heldOutRemainder: number;
@@ -41,7 +41,7 @@ interface Split {
 export const isHeldOut = (split: Split, { service, number }: { service: string; number: number }): boolean =>
   split.heldOutServices.includes(service) || number % split.heldOutEvery === split.heldOutRemainder;
 
-interface ScoredRows {
+export interface ScoredRows {
   cells: CellSeries[];
   about: RowsDescription;
   /** By kind of score, a row per cell. */

@@ -11,6 +11,7 @@ import { packageRoot } from '../../package-root';
 import { Model } from '../../prediction/model';
 import { readRecordedGroups } from '../training/recorded';
 import { ablations, type AblationResult } from './ablations';
+import { readChallenger } from './challenger-section';
 import { isHeldOut, type LeftOut } from './cross-validation';
 import { figuresOf, type DetectorFigures } from './detector-figures';
 import { defaultRules, type EventRules } from './events';
@@ -169,7 +170,10 @@ async function main(): Promise<void> {
     };
     writeFileSync(join(out, 'evaluation.json'), `${JSON.stringify(evaluation, rounded, 1)}\n`);
     writeFileSync(join(out, 'decisions.json'), `${JSON.stringify(decisions, null, 1)}\n`);
-    writeFileSync(join(out, 'model-card.md'), modelCard(evaluation, model.manifest));
+    writeFileSync(
+      join(out, 'model-card.md'),
+      modelCard(evaluation, model.manifest, readChallenger(join(out, 'challenger.json'))),
+    );
     process.stdout.write(reportText(report));
   } finally {
     await model.release();

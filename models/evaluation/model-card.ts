@@ -2,6 +2,8 @@
 import { z } from 'zod';
 import type { Manifest } from '../../prediction/manifest';
 import type { Interval } from './bootstrap';
+import type { ChallengerComparison } from './challenger';
+import { challengerSection } from './challenger-section';
 import type { LeftOut } from './cross-validation';
 import type { ModelEvaluation } from './evaluate';
 import type { ReportedDetector } from './report';
@@ -14,6 +16,7 @@ const trained = z.object({
     .object({ heldOutServices: z.array(z.string()), heldOutEvery: z.number(), heldOutRemainder: z.number() })
     .optional(),
   alert: z.object({ threshold: z.number(), persist: z.number() }).optional(),
+  dataSha256: z.string().optional(),
 });
 
 const number = (value: number | null | undefined, digits = 3): string =>
@@ -28,9 +31,14 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
-export function modelCard(evaluation: ModelEvaluation, manifest: Manifest): string {
+/** `challenger`: what `npm run train:challenger` found, if it has been run. */
+export function modelCard(
+  evaluation: ModelEvaluation,
+  manifest: Manifest,
+  challenger: ChallengerComparison | null = null,
+): string {
   const { data, detector, rules, alerting } = evaluation;
-  const { trainedOn, split } = trained.parse(manifest);
+  const { trainedOn, split, dataSha256 } = trained.parse(manifest);
   const all = data.incidents + data.apart;
   return `${[
     `# Model card: ${evaluation.model}`,
@@ -77,6 +85,8 @@ export function modelCard(evaluation: ModelEvaluation, manifest: Manifest): stri
     reliability(detector),
     `## Comparators`,
     comparators(evaluation),
+    `## Challenger`,
+    challengerSection(challenger, dataSha256),
     `## Never seen in training`,
     leftOut(evaluation.crossValidation),
     `## With less telemetry`,

@@ -4,17 +4,17 @@
  * --out DIR`, or with `--telemetry FILE --incidents FILE` instead of the recordings.
  */
 import { createHash } from 'node:crypto';
-import { createWriteStream, mkdirSync, readFileSync, readdirSync, writeFileSync, type WriteStream } from 'node:fs';
-import { once } from 'node:events';
-import { basename, join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { numberFlag, readFlags } from '../../lab/arguments';
 import { seededRandom } from '../../lab/random';
 import type { Sample } from '../../prediction/contracts';
-import { featureRows, type ReplayFacts } from '../../prediction/feature-rows';
+import type { ReplayFacts } from '../../prediction/feature-rows';
 import { featureNames, featureSpec, featureSpecHash } from '../../prediction/feature-spec';
-import { labelOf } from './labels';
+import { labelledRows } from './labelled-rows';
 import { readOwnGroups } from './own-recording';
 import { readRecordedGroups, type RecordedCell, type RecordedGroup } from './recorded';
+import { hashOfRecordings, RowFiles } from './row-files';
 
 /**
  * How a group is replayed. `plain` is as recorded, every row of it. The others are for fitting only, and hold every row of
@@ -24,9 +24,6 @@ import { readRecordedGroups, type RecordedCell, type RecordedGroup } from './rec
 const variants = ['plain', 'shifted', 'sparse', 'bare'] as const;
 type Variant = (typeof variants)[number];
 const healthyEvery = 4;
-
-/** Per row: group, cell, variant, steps since the cell's first row, stepsToFailure (NaN: none), stepsWatched (NaN: unused). */
-export const labelColumns = 6;
 
 function replayed(group: RecordedGroup, variant: Variant): { samples: Sample[]; facts: ReplayFacts } {
   const random = seededRandom(group.number * 31 + variants.indexOf(variant));
@@ -52,58 +49,18 @@ function replayed(group: RecordedGroup, variant: Variant): { samples: Sample[]; 
   return { samples: all.filter((s) => !dropped.has(s.metric)), facts };
 }
 
-class RowFiles {
-  rows = 0;
-  private readonly features: WriteStream;
-  private readonly labels: WriteStream;
-
-  constructor(dir: string) {
-    this.features = createWriteStream(join(dir, 'features.f32'));
-    this.labels = createWriteStream(join(dir, 'labels.f64'));
-  }
-
-  async append(features: Float32Array, label: readonly number[]): Promise<void> {
-    this.rows += 1;
-    const flowing = this.features.write(Buffer.from(features.buffer, features.byteOffset, features.byteLength));
-    this.labels.write(Buffer.from(Float64Array.from(label).buffer));
-    if (!flowing) await once(this.features, 'drain');
-  }
-
-  async close(): Promise<void> {
-    for (const stream of [this.features, this.labels]) {
-      stream.end();
-      await once(stream, 'finish');
-    }
-  }
-}
-
-async function exportGroup(group: RecordedGroup, index: number, firstCell: number, files: RowFiles): Promise<void> {
+async function exportGroup(group: RecordedGroup, files: RowFiles): Promise<void> {
+  const { index, firstCell } = files.begin(group);
   for (const [v, variant] of variants.entries()) {
     const { samples, facts } = replayed(group, variant);
     const shiftMs = variant === 'shifted' ? group.stepMs / 2 : 0;
-    const cells = new Map(group.cells.map((cell, i) => [cell.cell, { ...cell, index: firstCell + i }]));
-    for (const row of featureRows(samples, group.stepMs, facts)) {
-      const about = cells.get(row.cell);
-      const atMs = row.atMs - shiftMs;
-      if (!about || atMs < about.fromMs || atMs > about.toMs) continue;
-      const step = Math.round((atMs - about.fromMs) / group.stepMs);
+    for (const row of labelledRows(group, { samples, facts, shiftMs })) {
+      const { place, about, step, stepsToFailure, stepsWatched } = row;
       if (variant !== 'plain' && about.incidents.length === 0 && step % healthyEvery !== 0) continue;
-      const { stepsToFailure, stepsWatched } = labelOf(atMs, about.incidents, about.toMs, group.stepMs);
       if (variant !== 'plain' && !(stepsWatched > 0)) continue;
-      await files.append(row.features, [index, about.index, v, step, stepsToFailure, stepsWatched]);
+      await files.append(row.features, [index, firstCell + place, v, step, stepsToFailure, stepsWatched]);
     }
   }
-}
-
-/** SHA-256 (hex) over the files of the recordings, in order of name. */
-export function hashOfRecordings(dirs: readonly string[]): string {
-  const hash = createHash('sha256');
-  for (const dir of dirs) {
-    for (const file of readdirSync(dir).sort()) {
-      if (/\.(ndjson|gz|br)$/.test(file)) hash.update(readFileSync(join(dir, file)));
-    }
-  }
-  return hash.digest('hex');
 }
 
 const knownFlags = {
@@ -145,37 +102,23 @@ async function main(): Promise<void> {
   if (!flags.out || (!flags.recordings && (!flags.telemetry || !flags.incidents))) {
     throw new Error('--out DIR and --recordings DIR[,DIR...] (or --telemetry FILE and --incidents FILE) are needed.');
   }
-  mkdirSync(flags.out, { recursive: true });
   const files = new RowFiles(flags.out);
-  const groups: object[] = [];
-  const cells: object[] = [];
   let said = Date.now();
   for await (const group of groupsOf(flags)) {
-    await exportGroup(group, groups.length, cells.length, files);
-    for (const { cell, incidents, fromMs, toMs } of group.cells) {
-      cells.push({ cell, group: groups.length, fromMs, toMs, stepMs: group.stepMs, incidents });
-    }
-    const { source, number, service, stepMs, faults } = group;
-    groups.push({ source, number, service, stepMs, faults });
+    await exportGroup(group, files);
     if (Date.now() - said > 5000) {
       said = Date.now();
-      process.stdout.write(`${groups.length} groups, ${files.rows} rows\n`);
+      process.stdout.write(`${files.groups.length} groups, ${files.rows} rows\n`);
     }
   }
-  await files.close();
-  const about = {
-    rows: files.rows,
-    labelColumns,
+  await files.close({
     featureNames,
     roles: Object.fromEntries(featureSpec.tracked.map(({ metric, role }) => [metric, role])),
     featureSpecSha256: featureSpecHash,
     variants,
     dataSha256: dataHashOf(flags),
-    groups,
-    cells,
-  };
-  writeFileSync(join(flags.out, 'rows.json'), JSON.stringify(about));
-  process.stdout.write(`${files.rows} rows of ${featureNames.length} features from ${groups.length} groups.\n`);
+  });
+  process.stdout.write(`${files.rows} rows of ${featureNames.length} features from ${files.groups.length} groups.\n`);
 }
 
 if (require.main === module) {

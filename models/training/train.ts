@@ -1,39 +1,19 @@
 /**
  * `npm run train`: features from recordings, boosters in Python, the alert's threshold from rows they had not seen, and a
- * check that ONNX Runtime here says what Python said. The Python environment is made on first use under .parts/.
+ * check that ONNX Runtime here says what Python said.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../package-root';
 import { largestGoldenDifference } from '../golden';
+import { inTraining, pythonWithRequirements, run } from './python';
 
-const inTraining = (file: string): string => join(packageRoot, 'models', 'training', file);
 const compiled = (...parts: string[]): string => join(packageRoot, 'dist', 'models', ...parts);
 
 /** Services that no training row comes from: what the model makes of them it makes of any service it does not know. */
 export const heldOutServices = ['orders', 'reports'] as const;
 /** Of the other services, one in so many episodes is kept out as well. */
 export const heldOutEvery = 7;
-
-function run(command: string, args: readonly string[]): void {
-  const { status, error } = spawnSync(command, args, { stdio: 'inherit' });
-  if (error) throw new Error(`${command} cannot be run: ${error.message}`);
-  if (status !== 0) throw new Error(`${command} ${args[0] ?? ''} ended with ${status}.`);
-}
-
-/** The environment's interpreter; installed again only when the requirements have changed. */
-function pythonWithRequirements(): string {
-  const dir = join(packageRoot, '.parts', 'training-venv');
-  const python = join(dir, 'bin', 'python');
-  const installed = join(dir, 'installed-requirements.txt');
-  const wanted = readFileSync(inTraining('requirements.txt'), 'utf8');
-  if (existsSync(installed) && readFileSync(installed, 'utf8') === wanted) return python;
-  if (!existsSync(python)) run('python3', ['-m', 'venv', dir]);
-  run(python, ['-m', 'pip', 'install', '--quiet', '--requirement', inTraining('requirements.txt')]);
-  writeFileSync(installed, wanted);
-  return python;
-}
 
 /** Every recording that comes with the project, and the healthy machines that are for training. */
 export function trainingData(): string[] {
@@ -60,7 +40,7 @@ export interface TrainingTask {
 
 export async function train(task: TrainingTask): Promise<void> {
   run(process.execPath, [compiled('training', 'export-rows.js'), ...task.source, '--out', task.rows]);
-  run(pythonWithRequirements(), [
+  run(pythonWithRequirements('training-venv', ['requirements.txt']), [
     inTraining('train.py'),
     task.rows,
     task.out,

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { largestGoldenDifference } from '../../models/golden';
 import { readEpisodes, readSamples } from '../../lab/recording';
-import { hashOfRecordings } from '../../models/training/export-rows';
+import { hashOfRecordings } from '../../models/training/row-files';
 import { labelOf } from '../../models/training/labels';
 import { readRecordedGroups } from '../../models/training/recorded';
 import { packageRoot } from '../../package-root';
