@@ -149,18 +149,23 @@ interface Manifest {
   split: Split;
 }
 
-/** Refuses scores of other recordings, and rows that are not the champion's. */
+/** Refuses scores of other recordings, and cells that were read from them by other rules. */
 function sameRows(champion: string, challenger: string, { dataSha256 }: Manifest): void {
   const read = (dir: string) =>
-    JSON.parse(readFileSync(join(dir, 'rows.json'), 'utf8')) as { dataSha256: string; cells: { cell: string }[] };
+    JSON.parse(readFileSync(join(dir, 'rows.json'), 'utf8')) as { dataSha256: string; cells: object[] };
   const [ours, theirs] = [read(champion), read(challenger)];
   for (const [dir, { dataSha256: of }] of [[champion, ours] as const, [challenger, theirs] as const]) {
     if (of !== dataSha256)
       throw new Error(`${dir} holds rows of other recordings than the model was trained on: run npm run train first.`);
   }
-  const names = (cells: { cell: string }[]): string => cells.map(({ cell }) => cell).join();
-  if (names(ours.cells) !== names(theirs.cells))
-    throw new Error(`${champion} and ${challenger} differ in their cells.`);
+  // Times of watch and incidents included: else the two would not be asked the same.
+  const differing = ours.cells.filter((cell, i) => JSON.stringify(cell) !== JSON.stringify(theirs.cells[i]));
+  if (differing.length > 0 || ours.cells.length !== theirs.cells.length) {
+    throw new Error(
+      `${champion} and ${challenger} differ in ${differing.length} of ${ours.cells.length} cells (${theirs.cells.length} there), ` +
+        'in their watch or their incidents: one was made by older code. Run npm run train and npm run train:challenger again.',
+    );
+  }
 }
 
 function main(): void {
