@@ -3,16 +3,16 @@
  * models/evaluation.json and models/model-card.md. Run as `node dist/models/evaluation/evaluate.js [--manifest FILE]
  * [--recordings DIR,DIR] [--out DIR] [--html FILE] [--without-comparators]`.
  */
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { readFlags } from '../../lab/arguments';
 import { packageRoot } from '../../package-root';
 import { Model } from '../../prediction/model';
-import { readRecordedGroups } from '../training/recorded';
+import { trainingData } from '../training/train';
 import { ablations, type AblationResult } from './ablations';
 import { readChallenger } from './challenger-section';
-import { isHeldOut, type LeftOut } from './cross-validation';
+import type { LeftOut } from './cross-validation';
 import { figuresOf, type DetectorFigures } from './detector-figures';
 import { defaultRules, type EventRules } from './events';
 import { modelCard } from './model-card';
@@ -21,8 +21,8 @@ import { figure, type Report } from './report';
 import { reportHtml } from './report-html';
 import { reportText } from './report-text';
 import { alertingOf, evaluate, tuneComparators, type Evaluation } from './run';
-import { SampleLog } from './sample-log';
-import { seriesOf, type RecordedCell } from './series';
+import { recordedCells, splitSchema } from './recorded-cells';
+import type { RecordedCell } from './series';
 import { readSmd8 } from './smd8';
 import type { Tuned } from './tuning';
 
@@ -42,37 +42,11 @@ export interface ModelEvaluation extends Omit<Report, 'timelines'> {
 }
 
 const extras = z.object({
-  split: z.object({ heldOutServices: z.array(z.string()), heldOutEvery: z.number(), heldOutRemainder: z.number() }),
+  split: splitSchema,
   shuffledLabels: z.object({ prAuc: z.number(), baseRate: z.number() }).optional(),
 });
 
 const log = (line: string): void => void process.stderr.write(`${line}\n`);
-
-async function recordedCells(dirs: readonly string[], split: z.infer<typeof extras>['split']) {
-  const training: RecordedCell[] = [];
-  const heldOut: RecordedCell[] = [];
-  for (const dir of dirs) {
-    for await (const group of readRecordedGroups(dir, basename(dir))) {
-      const into = isHeldOut(split, group) ? heldOut : training;
-      for (const { cell, facts, samples, incidents, fromMs, toMs } of group.cells) {
-        if (samples.length === 0) continue;
-        const samplesOfCell = new SampleLog(cell);
-        for (const sample of samples) samplesOfCell.add(sample);
-        into.push(
-          seriesOf(samplesOfCell, {
-            stepMs: group.stepMs,
-            service: facts.cohort,
-            sloLatencyS: facts.sloLatencyMs === undefined ? NaN : facts.sloLatencyMs / 1000,
-            incidents,
-            watched: { fromMs, toMs },
-          }),
-        );
-      }
-    }
-    log(`read ${dir}: ${training.length} cells of training, ${heldOut.length} kept out`);
-  }
-  return { training, heldOut };
-}
 
 async function replayed(model: Model, cells: readonly RecordedCell[], rules: EventRules): Promise<DetectorFigures> {
   const alerting = alertingOf(model.manifest);
@@ -131,11 +105,11 @@ async function main(): Promise<void> {
   const models = join(packageRoot, 'models');
   const manifestFile = flags.manifest ?? join(models, 'manifest.json');
   const out = flags.out ?? models;
-  const dirs = flags.recordings?.split(',') ?? committedRecordings(join(models, 'recordings'));
+  const dirs = flags.recordings?.split(',') ?? trainingData();
   const model = await Model.load(manifestFile);
   try {
     const { split, shuffledLabels = null } = extras.parse(model.manifest);
-    const { training, heldOut } = await recordedCells(dirs, split);
+    const { training, heldOut } = await recordedCells(dirs, split, log);
     if (heldOut.length === 0)
       throw new Error(`no group of ${dirs.join(', ')} was kept out of training by ${manifestFile}`);
     const longest = model.manifest.horizonsSteps[model.manifest.horizonsSteps.length - 1] as number;
@@ -196,11 +170,6 @@ function evaluateHeldOut(
     log,
   });
 }
-
-const committedRecordings = (dir: string): string[] =>
-  readdirSync(dir)
-    .sort()
-    .map((name) => join(dir, name));
 
 function readCrossValidation(file: string): LeftOut[] {
   if (!existsSync(file)) return [];
