@@ -1,7 +1,8 @@
 /** Recordings as a trainer sees them: groups that stand or fall together, their cells, samples and incidents. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { readEpisodes, readIncidents, readSamples, type Incident } from '../../lab/recording';
+import { readEpisodes, readIncidents, readSamples, type EpisodeDescription, type Incident } from '../../lab/recording';
+import type { EpisodeDescription as LabEpisode, MeasuredColumns } from '../../lab/chaos/episode-file';
 import { isChaosRecording, readRecording } from '../../lab/chaos/recording-folder';
 import type { Sample } from '../../prediction/contracts';
 import { isMetricName } from '../../prediction/metrics';
@@ -52,6 +53,25 @@ async function samplesByCell(dir: string): Promise<Map<string, Sample[]>> {
   return byCell;
 }
 
+/** An incident of which nobody can say whether an alarm over it is right: neither for nor against a detector. */
+const uncertain = (cell: string, faultStartMs: number, onsetMs: number, recoveredMs = Infinity): IncidentSpan => ({
+  cell,
+  fault: 'uncertain',
+  faultStartMs,
+  onsetMs,
+  recoveredMs,
+  predictable: false,
+});
+
+/** A leak that the recorder ended at up to 85 % of the limit was a fault that somebody mitigated. */
+function stoppedInTime({ plan, load_started, ended }: Pick<EpisodeDescription, 'plan' | 'load_started' | 'ended'>) {
+  const first = plan.leakOrders.find((o) => o.bytesPerSecond > 0);
+  const stop = plan.leakOrders.at(-1);
+  if (plan.kind !== 'leak-that-stops' || !first || !stop) return [];
+  const msOf = (atS: number): number => Date.parse(load_started) + 1000 * atS;
+  return [uncertain(plan.cell, msOf(first.atS), Math.min(msOf(stop.atS), Date.parse(ended)))];
+}
+
 /** The recordings of the catalogue service: one cell of two instances per episode, heap leaks only. */
 export async function* readCatalogueRecording(dir: string, source: string): AsyncGenerator<RecordedGroup> {
   const byCell = await samplesByCell(dir);
@@ -69,7 +89,7 @@ export async function* readCatalogueRecording(dir: string, source: string): Asyn
           cell,
           facts: { sloLatencyMs: slo_ms, cohort: undefined },
           samples: byCell.get(cell) ?? [],
-          incidents: incidents.filter((i) => i.cell === cell),
+          incidents: [...incidents.filter((i) => i.cell === cell), ...stoppedInTime({ plan, load_started, ended })],
           fromMs: Date.parse(load_started),
           toMs: Date.parse(ended),
         },
@@ -78,9 +98,58 @@ export async function* readCatalogueRecording(dir: string, source: string): Asyn
   }
 }
 
+/**
+ * A fault that was still at work when the episode ended, without a failure so far: an alarm over it is neither right nor
+ * false. As an incident of uncertain outcome, from the fault's start to the end of the watch.
+ */
+function stillAtWork(
+  { cells, load_started, ended }: LabEpisode,
+  cell: string,
+  incidents: readonly Incident[],
+): IncidentSpan[] {
+  const faults = cells.find((c) => c.cell === cell)?.faults ?? [];
+  const failedMs = incidents.filter((i) => i.cell === cell).map((i) => Date.parse(i.onset));
+  return faults.flatMap(({ start_s }) => {
+    const faultStartMs = Date.parse(load_started) + 1000 * start_s;
+    const onsetMs = Date.parse(ended);
+    if (faultStartMs >= onsetMs || failedMs.some((ms) => ms >= faultStartMs)) return [];
+    return [uncertain(cell, faultStartMs, onsetMs)];
+  });
+}
+
+/** A step in which the load came this late shows the recording machine at its limits. */
+const heldMs = 150;
+/** Bad steps so near to such a one are put down to the machine. */
+const nearSteps = 4;
+
+/**
+ * Stretches in which callers suffered while the recording machine could not even send its load in time: whether the cell
+ * or the machine was ill cannot be told. At least two such steps; those within 20 steps of each other are one stretch.
+ */
+function starved(columns: MeasuredColumns, sloMs: number, known: readonly IncidentSpan[]): IncidentSpan[] {
+  const { cell, from_ms, step_ms, p99_ms } = columns;
+  const held = columns.held.filter(([, ms]) => ms >= heldMs).map(([index]) => index);
+  const failed = new Map(columns.failed);
+  const bad = p99_ms.flatMap((p99, index) => {
+    const suffers = p99 >= sloMs || (failed.get(index) ?? 0) > 0;
+    return suffers && held.some((h) => Math.abs(h - index) <= nearSteps) ? [index] : [];
+  });
+  const stretches: [number, number][] = [];
+  for (const index of bad) {
+    const last = stretches.at(-1);
+    if (last && index - last[1] <= 20) last[1] = index;
+    else stretches.push([index, index]);
+  }
+  const msOf = (index: number): number => from_ms + index * step_ms;
+  return stretches
+    .filter(([first, last]) => last > first)
+    .map(([first, last]) => uncertain(cell, msOf(first - 2 * nearSteps), msOf(first), msOf(last + nearSteps)))
+    .filter(({ onsetMs, recoveredMs }) => !known.some((k) => k.onsetMs <= recoveredMs && k.recoveredMs >= onsetMs));
+}
+
 /** The chaos lab's recordings: every cell of an episode's deployment, the healthy ones too. */
 export async function* readLabRecording(dir: string, source: string): AsyncGenerator<RecordedGroup> {
-  for await (const { description, incidents, telemetry } of readRecording(dir)) {
+  for await (const { description, incidents, measured, telemetry } of readRecording(dir)) {
     const byCell = new Map<string, Sample[]>();
     for (const { cell, instance, ts, metrics } of telemetry) {
       const samples = byCell.get(cell) ?? [];
@@ -91,6 +160,15 @@ export async function* readLabRecording(dir: string, source: string): AsyncGener
       }
     }
     const stepMs = description.step_ms;
+    const incidentsOf = (cell: string): IncidentSpan[] => {
+      const known = incidents.filter((i) => i.cell === cell).map(spanOf);
+      const columns = measured.find((m) => m.cell === cell);
+      return [
+        ...known,
+        ...stillAtWork(description, cell, incidents),
+        ...(columns ? starved(columns, description.slo_ms, known) : []),
+      ];
+    };
     yield {
       source,
       number: description.episode,
@@ -101,7 +179,7 @@ export async function* readLabRecording(dir: string, source: string): AsyncGener
         cell,
         facts: { sloLatencyMs: description.slo_ms, cohort: description.deployment },
         samples: byCell.get(cell) ?? [],
-        incidents: incidents.filter((i) => i.cell === cell).map(spanOf),
+        incidents: incidentsOf(cell),
         fromMs: Math.ceil(Date.parse(description.from) / stepMs) * stepMs,
         toMs: Date.parse(description.ended),
       })),
