@@ -70,7 +70,7 @@ describe('Training and serving', () => {
           );
         },
         refresh: async () => undefined,
-      } as ConstructorParameters<typeof CellScoring>[0]['directory'],
+      },
       stepMs,
       riskChangedEveryMs: 2000,
       counters: new Counters(),
