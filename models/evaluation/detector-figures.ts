@@ -6,6 +6,7 @@ import {
   isApart,
   judge,
   summarize,
+  unknownCauses,
   type CellVerdict,
   type EventFigures,
   type EventRules,
@@ -235,7 +236,12 @@ export function leakAlarm(
     }
     for (const { incident, incubationTicks, inAlarmAtMinLead } of verdict.apart) {
       // One that smouldered for longer than a warning takes is no crash out of the blue.
-      if (incident.fault === 'uncertain' || incubationTicks > rules.minLeadTicks) continue;
+      if (incident.fault === 'uncertain' || unknownCauses.has(incident.fault)) continue;
+      if (incubationTicks > rules.minLeadTicks) continue;
+      // Nor is one that came while another fault was at work.
+      const atWork = (other: IncidentSpan): boolean =>
+        other !== incident && other.faultStartMs < incident.onsetMs && other.recoveredMs > incident.onsetMs;
+      if (cell.incidents.some(atWork)) continue;
       crashes += 1;
       if (inAlarmAtMinLead) inAlarm += 1;
       const faultTick = Math.ceil((incident.faultStartMs - cell.startMs) / cell.stepMs);

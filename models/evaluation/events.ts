@@ -188,8 +188,14 @@ export function judge(
   return verdict;
 }
 
+/** Failures that users felt and nobody can put down to a fault: nor can anybody say when what caused them began. */
+export const unknownCauses: ReadonlySet<string> = new Set(['load', 'unexplained']);
+/** For so many ticks before such a failure an alert is neither right nor false. */
+const unknownStartTicks = 30;
+
 /** From here to the onset an alert is not false. */
 function warningStartMs(cell: CellSeries, incident: IncidentSpan, rules: EventRules): number {
+  if (unknownCauses.has(incident.fault)) return incident.onsetMs - unknownStartTicks * cell.stepMs;
   if (isApart(incident)) return Math.min(incident.faultStartMs, incident.onsetMs);
   const windowMs = incident.onsetMs - rules.horizonTicks * cell.stepMs;
   return rules.strictHorizon ? windowMs : Math.min(windowMs, incident.faultStartMs);
