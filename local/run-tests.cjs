@@ -27,10 +27,10 @@ async function runTests(root, mochaArguments) {
   if (trouble) tests.push(failed('The test run ends by itself and in order', trouble));
 
   const count = (state) => tests.filter((test) => test.state === state).length;
-  const skipped = count('skipped');
-  const summary = `${count('passed')} passed, ${count('failed')} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`;
+  const summary = `${count('passed')} passed, ${count('failed')} failed`;
   fs.writeFileSync(resultsFile, JSON.stringify({ summary, tests }, null, 2) + '\n');
   for (const test of tests.filter(({ state }) => state === 'failed')) process.stdout.write(`FAILED ${test.title}\n`);
+  for (const test of tests.filter(({ state }) => state === 'skipped')) process.stdout.write(`SKIPPED ${test.title}\n`);
   process.stdout.write(`${summary}\n`);
   return count('failed') > 0 ? 1 : 0;
 }
