@@ -6,6 +6,7 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -88,7 +89,8 @@ export class ChaosFolder {
   }
 
   /**
-   * Writes the recording's files from its sound parts, in the order of their numbers.
+   * Writes the recording's files from its sound parts, in the order of their numbers. Each is whole before it takes its
+   * name: killed on the way, or with another recorder at the same folder, no half-written file is left to be read.
    *
    * @param command for the data card: how to make the recording again
    * @param quality of the compression, 0 to 11
@@ -100,7 +102,8 @@ export class ChaosFolder {
     const measured: MeasuredColumns[] = [];
     let samples = 0;
     const packed = createBrotliCompress(brotli(quality));
-    const written = packed.pipe(createWriteStream(join(this.dir, files.telemetry)));
+    const unfinished = join(this.dir, `${files.telemetry}.${process.pid}`);
+    const written = packed.pipe(createWriteStream(unfinished));
     for (const name of this.partNames()) {
       const part = this.read(name);
       // Found here, not when recorded: the definition of failure can then be applied anew to what was measured.
@@ -119,12 +122,19 @@ export class ChaosFolder {
     }
     packed.end();
     await once(written, 'close');
+    renameSync(unfinished, join(this.dir, files.telemetry));
     const lines = (values: readonly unknown[]): string => values.map((value) => `${JSON.stringify(value)}\n`).join('');
-    writeFileSync(join(this.dir, files.incidents), lines(incidents));
-    writeFileSync(join(this.dir, files.episodes), lines(kept));
-    writeFileSync(join(this.dir, files.measured), brotliCompressSync(lines(measured), brotli(quality)));
-    writeFileSync(join(this.dir, files.card), dataCard({ episodes: kept, incidents, leftOut, samples, command }));
+    this.write(files.incidents, lines(incidents));
+    this.write(files.episodes, lines(kept));
+    this.write(files.measured, brotliCompressSync(lines(measured), brotli(quality)));
+    this.write(files.card, dataCard({ episodes: kept, incidents, leftOut, samples, command }));
     return { kept, leftOut };
+  }
+
+  private write(name: string, content: string | Buffer): void {
+    const unfinished = join(this.dir, `${name}.${process.pid}`);
+    writeFileSync(unfinished, content);
+    renameSync(unfinished, join(this.dir, name));
   }
 
   /** Removes what only an unfinished recording needs. */

@@ -9,6 +9,7 @@ import { readFlags } from '../../lab/arguments';
 import type { CellSeries, Detector, IncidentSpan } from './contracts';
 import { figuresOf, type Alerting, type DetectorFigures } from './detector-figures';
 import { defaultRules, type EventRules } from './events';
+import { isHeldOut, type Split } from './split';
 import { tuneDetector, watchBudget } from './tuning';
 
 export interface LeftOut {
@@ -30,16 +31,6 @@ interface RowsDescription {
   groups: { source: string; number: number; service: string; stepMs: number; faults: string[] }[];
   cells: { cell: string; group: number; fromMs: number; toMs: number; stepMs: number; incidents: IncidentSpan[] }[];
 }
-
-export interface Split {
-  heldOutServices: string[];
-  heldOutEvery: number;
-  heldOutRemainder: number;
-}
-
-/** Whether a group was kept out of training, as the manifest's `split` says. */
-export const isHeldOut = (split: Split, { service, number }: { service: string; number: number }): boolean =>
-  split.heldOutServices.includes(service) || number % split.heldOutEvery === split.heldOutRemainder;
 
 export interface ScoredRows {
   cells: CellSeries[];

@@ -4,7 +4,7 @@
  * [--recordings DIR,DIR] [--out DIR] [--html FILE] [--without-comparators]`.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import { z } from 'zod';
 import { readFlags } from '../../lab/arguments';
 import { packageRoot } from '../../package-root';
@@ -21,7 +21,8 @@ import { figure, type Report } from './report';
 import { reportHtml } from './report-html';
 import { reportText } from './report-text';
 import { alertingOf, evaluate, tuneComparators, type Evaluation } from './run';
-import { recordedCells, splitSchema } from './recorded-cells';
+import { recordedCells } from './recorded-cells';
+import { splitSchema } from './split';
 import type { RecordedCell } from './series';
 import { readSmd8 } from './smd8';
 import type { Tuned } from './tuning';
@@ -132,7 +133,7 @@ async function main(): Promise<void> {
     const evaluation: ModelEvaluation = {
       ...kept,
       trainedOn: {
-        recordings: dirs.map((dir) => basename(dir)),
+        recordings: dirs.map((dir) => relative(packageRoot, dir)),
         trainingCells: training.length,
         heldOutCells: heldOut.length,
         heldOutServices: split.heldOutServices,

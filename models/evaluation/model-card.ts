@@ -7,14 +7,13 @@ import { challengerSection } from './challenger-section';
 import type { LeftOut } from './cross-validation';
 import type { ModelEvaluation } from './evaluate';
 import type { ReportedDetector } from './report';
+import { splitSchema } from './split';
 
 const trained = z.object({
   trainedOn: z
     .object({ groups: z.number().optional(), rows: z.number().optional(), trees: z.number().optional() })
     .default({}),
-  split: z
-    .object({ heldOutServices: z.array(z.string()), heldOutEvery: z.number(), heldOutRemainder: z.number() })
-    .optional(),
+  split: splitSchema.optional(),
   alert: z.object({ threshold: z.number(), persist: z.number() }).optional(),
   dataSha256: z.string().optional(),
 });
@@ -48,7 +47,7 @@ export function modelCard(
     `**How.** Discrete-time hazard: one gradient-boosted booster per horizon bin (LightGBM${trainedOn.trees ? `, ${trainedOn.trees} trees each` : ''}), monotone where physics ` +
       `says so, Platt-calibrated on predictions out of fold, one ONNX graph of ${manifest.featureNames.length} features. The extractor that computes them in serving ` +
       `computed them for training. \`npm run train\` makes it again.`,
-    `**Data.** ${evaluation.trainedOn.recordings.map((r) => `\`models/recordings/${r}\``).join(', ')}, each with its data card. ` +
+    `**Data.** ${evaluation.trainedOn.recordings.map((r) => `\`${r}\``).join(', ')}, each with its data card. ` +
       `${evaluation.trainedOn.trainingCells} cells were trained on, ${evaluation.trainedOn.heldOutCells} kept out: ` +
       (split
         ? `all of ${split.heldOutServices.length > 0 ? `the services ${split.heldOutServices.join(', ')}` : 'no service as a whole'}, and of the others the episodes whose ` +

@@ -5,7 +5,7 @@ import { featureSpec } from '../../prediction/feature-spec';
 import { FeatureExtractor } from '../../prediction/features';
 import type { Model } from '../../prediction/model';
 import { cumulative, isUnknown } from '../../prediction/score';
-import type { CellSeries, Detector } from './contracts';
+import type { CellSeries } from './contracts';
 import { heldTicks } from './events';
 import type { RecordedCell } from './series';
 
@@ -192,17 +192,4 @@ function* samplesOfSeries({ cell, startMs, stepMs, ticks, values }: CellSeries):
       if (value === value) yield { cell, instance: cell, atMs: startMs + tick * stepMs, metric, value };
     }
   }
-}
-
-/** The scored model in the shape that comparators have. */
-export function asDetector(name: string, scored: ReadonlyMap<string, ScoredCell>): Detector {
-  return {
-    name,
-    family: 'model',
-    score({ cell }) {
-      const known = scored.get(cell);
-      if (!known) throw new Error(`the model has not scored the cell ${cell}; score it before asking for its alerts`);
-      return known.probability;
-    },
-  };
 }

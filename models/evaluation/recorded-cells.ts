@@ -1,19 +1,9 @@
 /** The cells of the project's recordings as series, those of training and those that were kept out of it. */
 import { basename } from 'node:path';
-import { z } from 'zod';
 import { readRecordedGroups } from '../training/recorded';
-import { isHeldOut } from './cross-validation';
 import { SampleLog } from './sample-log';
 import { seriesOf, type RecordedCell } from './series';
-
-/** As the manifest says it. */
-export const splitSchema = z.object({
-  heldOutServices: z.array(z.string()),
-  heldOutEvery: z.number(),
-  heldOutRemainder: z.number(),
-});
-
-export type Split = z.infer<typeof splitSchema>;
+import { isHeldOut, type Split } from './split';
 
 /** Reads every cell once; groups that the split keeps out of training come back apart. */
 export async function recordedCells(

@@ -9,7 +9,7 @@ import { readFlags } from '../../lab/arguments';
 import { featureSpec, featuresOf, type FeatureSpec } from '../../prediction/feature-spec';
 import { FeatureExtractor } from '../../prediction/features';
 import { metrics } from '../../prediction/metrics';
-import { isHeldOut, type Split } from '../evaluation/cross-validation';
+import { isHeldOut, type Split } from '../evaluation/split';
 import { labelledRows } from './labelled-rows';
 import { readRecordedGroups, type RecordedGroup } from './recorded';
 import { hashOfRecordings, RowFiles } from './row-files';
