@@ -1,5 +1,6 @@
 /** `understudy lab`: records episodes of the reference services for training and evaluation. */
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
+import { paces, type Pace } from '../lab/chaos/plan';
 import type { LabServers } from '../lab/chaos/recorder';
 
 const wholeNumber = (text: string): number => {
@@ -13,6 +14,7 @@ interface RecordFlags {
   episodes: number;
   parallel: number;
   seed: number;
+  pace: Pace;
 }
 
 async function startServers(
@@ -41,6 +43,11 @@ export function labCommand(): Command {
     .option('--episodes <n>', 'how many', wholeNumber, 100)
     .option('--parallel <n>', 'episodes at a time; each is one to four instances', wholeNumber, 4)
     .option('--seed <n>', 'the same seed plans the same episodes', wholeNumber, 1)
+    .addOption(
+      new Option('--pace <pace>', 'quick: faults soon after the start; slow: cells with a past, slower faults')
+        .choices(paces)
+        .default('quick'),
+    )
     .action(async (options: RecordFlags) => {
       const { recordChaos } = await import('../lab/chaos/recorder.js');
       const stop = new AbortController();

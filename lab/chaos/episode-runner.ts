@@ -9,11 +9,12 @@ import type { Order } from './catalogue';
 import { failuresOf } from './failure';
 import { incidentsOf, toColumns, type CellDescription, type EpisodePart, type TelemetryRecord } from './episode-file';
 import { labMeans, removeRun } from './limits';
-import { planEpisode, type EpisodePlan, type TelemetryGap } from './plan';
+import { planEpisode, type EpisodePlan, type Pace, type TelemetryGap } from './plan';
 import { RunningCell, type Servers } from './running-cell';
 
 export interface RunnerArguments {
   seed: number;
+  pace: Pace;
   number: number;
   /** Part file to be written. */
   out: string;
@@ -222,7 +223,7 @@ export function writePart(file: string, part: EpisodePart): void {
 async function main(): Promise<void> {
   const given = JSON.parse(process.argv[2] ?? '{}') as RunnerArguments;
   const tell = (message: RunnerMessage): void => void process.send?.(message);
-  const plan = planEpisode(given.seed, given.number);
+  const plan = planEpisode(given.seed, given.number, given.pace);
   const missing = missingMeans(plan);
   if (missing !== undefined) {
     tell({ kind: 'skipped', reason: missing });

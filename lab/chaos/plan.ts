@@ -86,6 +86,34 @@ const serviceRound = labServices.flatMap((s) => Array<LabService>(serviceKinds[s
 
 type Random = () => number;
 
+/** `quick`: many failures in an hour, most of them soon after a start. `slow`: cells with a past, faults that take their time. */
+export type Pace = 'quick' | 'slow';
+export const paces: readonly Pace[] = ['quick', 'slow'];
+
+interface PaceOfEpisodes {
+  /** Earliest start of a fault, and within how many seconds after it. */
+  startS: { from: number; within: number };
+  /** Planned time from a fault to its failure, drawn evenly in the logarithm. */
+  expectedS: { low: number; high: number };
+  longestS: number;
+  healthyS: { from: number; within: number };
+}
+
+const paceOf: Readonly<Record<Pace, PaceOfEpisodes>> = {
+  quick: {
+    startS: { from: 10, within: 35 },
+    expectedS: { low: 7, high: 150 },
+    longestS: 260,
+    healthyS: { from: 60, within: 100 },
+  },
+  slow: {
+    startS: { from: 45, within: 75 },
+    expectedS: { low: 20, high: 240 },
+    longestS: 500,
+    healthyS: { from: 200, within: 200 },
+  },
+};
+
 /** Walks through a round of choices so that any stretch of numbers is balanced: a fixed stride, a start chosen by the seed. */
 function turnOf<T>(round: readonly T[], turn: number, seed: number, stride: number): T {
   const index = (turn * stride + seed * 13) % round.length;
@@ -181,7 +209,8 @@ function planSecondFault(random: Random, first: PlannedFault, context: Catalogue
   return undefined;
 }
 
-export function planEpisode(recordingSeed: number, number: number): EpisodePlan {
+export function planEpisode(recordingSeed: number, number: number, paceName: Pace = 'quick'): EpisodePlan {
+  const pace = paceOf[paceName];
   const seed = (recordingSeed * 100_003 + number * 7919) >>> 0;
   const random = seededRandom(seed);
   // The first numbers of a generator with neighbouring seeds resemble each other.
@@ -194,8 +223,8 @@ export function planEpisode(recordingSeed: number, number: number): EpisodePlan 
   const variant = chooseVariant(random, mode, turn, recordingSeed);
   const cellCount = pick(random, [1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4]);
   const faultyCell = mode === undefined ? -1 : Math.floor(random() * cellCount);
-  const startS = second(10 + 35 * random());
-  const expectedS = second(logUniform(random, 7, 150));
+  const startS = second(pace.startS.from + pace.startS.within * random());
+  const expectedS = second(logUniform(random, pace.expectedS.low, pace.expectedS.high));
   const loads = Array.from({ length: cellCount }, () => planLoad(random, variant));
   const contextOf = (load: LoadPlan): CatalogueContext => ({
     variant,
@@ -215,7 +244,11 @@ export function planEpisode(recordingSeed: number, number: number): EpisodePlan 
     faults = [...(fault ? [fault] : []), ...(second ? [second] : [])];
   }
   const expectedEndS = Math.max(0, ...faults.map((f) => f.startS + 1.7 * f.expectedS + 15));
-  const durationS = second(faults.length > 0 ? Math.max(50, Math.min(260, expectedEndS)) : 60 + 100 * random());
+  const durationS = second(
+    faults.length > 0
+      ? Math.max(50, Math.min(pace.longestS, expectedEndS))
+      : pace.healthyS.from + pace.healthyS.within * random(),
+  );
   const proxied = mode === 'network-creep' || random() < 0.35;
   const storm = mode === 'retry-storm';
   const repeating = storm || random() < 0.15;

@@ -6,7 +6,7 @@ import type { Peer } from '../contract';
 import { needsServer } from './catalogue';
 import type { RunnerArguments, RunnerMessage } from './episode-runner';
 import { removeParents, removeRun, sweepOldRuns } from './limits';
-import { planEpisode, type EpisodePlan } from './plan';
+import { planEpisode, type EpisodePlan, type Pace } from './plan';
 import { ChaosFolder } from './recording-folder';
 
 export interface RecordOptions {
@@ -15,6 +15,7 @@ export interface RecordOptions {
   /** Episodes at a time. */
   parallel: number;
   seed: number;
+  pace: Pace;
   log: (line: string) => void;
   signal: AbortSignal;
   /** Starts what the missing episodes need of these, once. */
@@ -64,12 +65,12 @@ function runInProcess(given: RunnerArguments, signal: AbortSignal): Promise<Runn
 
 /** Records what is still missing of the episodes 0 to `episodes` - 1 into the folder, then writes its files. */
 export async function recordChaos(options: RecordOptions): Promise<void> {
-  const { episodes, parallel, seed, log, signal } = options;
+  const { episodes, parallel, seed, pace, log, signal } = options;
   const folder = new ChaosFolder(resolve(options.out));
   for (const run of sweepOldRuns()) log(`Cleaned up after the recording ${run}, which had been killed.`);
   for (const [number, reason] of folder.dropSpoilt()) log(`Episode ${number} is recorded anew: ${reason}.`);
   const missing = Array.from({ length: episodes }, (_, n) => n).filter((n) => !folder.has(n));
-  const wanted = [...new Set(missing.map((n) => needsServer(planEpisode(seed, n).variant.service)))];
+  const wanted = [...new Set(missing.map((n) => needsServer(planEpisode(seed, n, pace).variant.service)))];
   log(`Recording ${missing.length} of ${episodes} episodes, seed ${seed}, ${parallel} at a time.`);
   const servers = await options.startServers(wanted.filter((server) => server !== undefined));
   const startedMs = Date.now();
@@ -80,11 +81,12 @@ export async function recordChaos(options: RecordOptions): Promise<void> {
   let nextStartMs = 0;
 
   const one = async (number: number): Promise<void> => {
-    const plan = planEpisode(seed, number);
+    const plan = planEpisode(seed, number, pace);
     const run = `${process.pid}-${number}`;
     const { postgresUrl, kafka } = servers;
     const given: RunnerArguments = {
       seed,
+      pace,
       number,
       out: folder.partOf(number),
       run,
@@ -133,18 +135,15 @@ export async function recordChaos(options: RecordOptions): Promise<void> {
     log(`Stopped after ${done} of ${total} episodes; the same command goes on from there.`);
     return;
   }
-  await assembleRecording(folder, seed, episodes, parallel, log);
+  await assembleRecording(folder, options);
 }
 
 async function assembleRecording(
   folder: ChaosFolder,
-  seed: number,
-  episodes: number,
-  parallel: number,
-  log: (line: string) => void,
+  { seed, episodes, parallel, pace, log }: RecordOptions,
 ): Promise<void> {
   log('Writing the files.');
-  const command = `understudy lab record --out DIR --episodes ${episodes} --parallel ${parallel} --seed ${seed}`;
+  const command = `understudy lab record --out DIR --episodes ${episodes} --parallel ${parallel} --seed ${seed}${pace === 'quick' ? '' : ` --pace ${pace}`}`;
   const { kept, leftOut } = await folder.assemble(command, assembleQuality);
   for (const [number, reason] of leftOut) log(`Episode ${number} is left out: ${reason}.`);
   log(`${folder.dir} holds ${kept.length} episodes.`);
