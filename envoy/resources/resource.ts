@@ -1,4 +1,4 @@
-/** What an xDS resource is here: a named message of one of four types, and the resources it refers to. */
+/** What an xDS resource is here: a named message of one of five types, and the resources it refers to. */
 import type { EnvoyMessage } from '../protos';
 
 /**
@@ -10,6 +10,7 @@ export const resourceTypes = [
   { type: 'endpoints', message: 'envoy.config.endpoint.v3.ClusterLoadAssignment' },
   { type: 'listener', message: 'envoy.config.listener.v3.Listener' },
   { type: 'route', message: 'envoy.config.route.v3.RouteConfiguration' },
+  { type: 'secret', message: 'envoy.extensions.transport_sockets.tls.v3.Secret' },
 ] as const;
 
 export type ResourceType = (typeof resourceTypes)[number]['type'];
@@ -23,6 +24,16 @@ export interface Resource extends ResourceKey {
   message: EnvoyMessage;
   /** What this resource names and cannot work without. */
   references: ResourceKey[];
+  /**
+   * Ids of the nodes that may see it; to all others it does not exist. Without it everybody may see it, except that a
+   * secret must always name its nodes.
+   */
+  visibleTo?: readonly string[];
+  /**
+   * Proxies drop the resource when they have not heard of it for so long, milliseconds; it is confirmed well before, as
+   * long as this control plane is there. Only for proxies that declare that they know of it. Without it: for ever.
+   */
+  ttlMs?: number;
 }
 
 const typeUrlPrefix = 'type.googleapis.com/';

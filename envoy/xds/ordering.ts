@@ -6,11 +6,13 @@ import type { ResourceType } from '../resources/resource';
 import type { VersionedResource } from './resource-set';
 import type { Subscription } from './subscription';
 
-/** Which type names which: removal waits for the one on the right. */
-const namedBy: Partial<Record<ResourceType, ResourceType>> = {
-  endpoints: 'cluster',
-  route: 'listener',
-  cluster: 'route',
+/** Which types name which: removal waits for those on the right. */
+const namedBy: Record<ResourceType, ResourceType[]> = {
+  cluster: ['route', 'listener'],
+  endpoints: ['cluster'],
+  listener: [],
+  route: ['listener'],
+  secret: ['cluster', 'listener'],
 };
 
 export function mayBeSent(resource: VersionedResource, on: Subscription): boolean {
@@ -21,16 +23,18 @@ export function mayBeSent(resource: VersionedResource, on: Subscription): boolea
 }
 
 export function mayBeRemoved(type: ResourceType, name: string, on: Subscription): boolean {
-  const namer = namedBy[type] && on.siblings(namedBy[type]);
-  if (!namer) return true;
-  for (const entry of namer.entries.values()) {
-    for (const held of [entry.acked, entry.sent]) {
+  return namedBy[type].every((namer) => !isNamed(type, name, on.siblings(namer)));
+}
+
+/** Whether something that this stream was sent, or has accepted, of the other type names the resource. */
+function isNamed(type: ResourceType, name: string, by: Subscription | undefined): boolean {
+  for (const { acked, sent } of by?.entries.values() ?? []) {
+    for (const held of [acked, sent]) {
       if (!held) continue;
-      if (held.references === 'unknown' || held.references.some((r) => r.type === type && r.name === name))
-        return false;
+      if (held.references === 'unknown' || held.references.some((r) => r.type === type && r.name === name)) return true;
     }
   }
-  return true;
+  return false;
 }
 
 /** "Cluster acknowledged before a route names it" (kuma#4556, kgateway#14372), and warmed, which takes its endpoints. */
@@ -38,7 +42,8 @@ function clustersInUse(route: VersionedResource, on: Subscription): boolean {
   const clusters = on.siblings('cluster');
   if (!clusters || route.references === 'unknown') return true;
   const current = (type: ResourceType, name: string) => clusters.lookUp(type, name);
-  return route.references.every(({ name }) => {
+  return route.references.every(({ type, name }) => {
+    if (type !== 'cluster') return true;
     // A client that asks for clusters only after it has read the routes, as gRPC does, cannot be made to wait.
     if (!clusters.wants(name)) return true;
     const cluster = current('cluster', name);
@@ -47,12 +52,12 @@ function clustersInUse(route: VersionedResource, on: Subscription): boolean {
       // Without any route a service is down; with one that names a refused cluster only that cluster is.
       return clusters.hasRejected(cluster) && !on.holds(route.name);
     }
-    const endpoints = on.siblings('endpoints');
     return (cluster.references === 'unknown' ? [] : cluster.references).every((needed) => {
-      const assignment = current('endpoints', needed.name);
-      if (!assignment || !clusters.wildcard) return true;
-      if (endpoints?.holds(needed.name)) return true;
-      return Boolean(endpoints?.hasRejected(assignment)) && !on.holds(route.name);
+      const resource = current(needed.type, needed.name);
+      if (!resource || !clusters.wildcard) return true;
+      const its = on.siblings(needed.type);
+      if (its?.holds(needed.name)) return true;
+      return Boolean(its?.hasRejected(resource)) && !on.holds(route.name);
     });
   });
 }

@@ -12,6 +12,16 @@ import {
 } from '../resources/resource';
 import { packAny, wrapResource } from './encoding';
 
+/** What one proxy can see of the resources. */
+export interface ResourceView {
+  /** The number of the newest update. */
+  readonly sequence: number;
+  get(type: ResourceType, name: string): VersionedResource | undefined;
+  names(type: ResourceType): Iterable<string>;
+  /** Whether the absence of the resource means nothing: its service cannot be built now. */
+  isWithheld(name: string): boolean;
+}
+
 export interface VersionedResource extends ResourceKey {
   /** Hash of the content: the same over restarts and replicas, so a proxy that reconnects is sent nothing. */
   version: string;
@@ -19,6 +29,8 @@ export interface VersionedResource extends ResourceKey {
   sequence: number;
   /** `unknown` for a version that a proxy brought along from before its reconnect. */
   references: ResourceKey[] | 'unknown';
+  /** Ids of the nodes that may see it; without it, all. */
+  visibleTo?: readonly string[] | undefined;
   /** google.protobuf.Any, for state of the world. */
   packed: Buffer;
   /** envoy.service.discovery.v3.Resource, for delta. */
@@ -48,6 +60,8 @@ export class ResourceSet {
     const wanted = new Map<ResourceType, Map<string, Resource>>(resourceTypes.map(({ type }) => [type, new Map()]));
     for (const resource of resources) {
       const { type, name } = resource;
+      if (type === 'secret' && !resource.visibleTo)
+        throw new Error(`secret ${name} names no nodes in visibleTo; say which proxies may have it`);
       if (wanted.get(type)!.has(name)) throw new Error(`${type} ${name} is there twice; names must be unique per type`);
       wanted.get(type)!.set(name, resource);
       this.encode(resource);
@@ -58,7 +72,8 @@ export class ResourceSet {
     for (const [type, held] of this.byType) {
       for (const [name, resource] of wanted.get(type)!) {
         const { version, bytes } = this.encode(resource);
-        if (held.get(name)?.version === version) continue;
+        const before = held.get(name);
+        if (before?.version === version && sameNodes(before.visibleTo, resource.visibleTo)) continue;
         const packed = packAny(typeUrl(type), bytes);
         const wrapped = wrapResource(name, version, packed);
         held.set(name, {
@@ -67,6 +82,7 @@ export class ResourceSet {
           version,
           sequence: this.updates,
           references: resource.references,
+          visibleTo: resource.visibleTo,
           packed,
           wrapped,
         });
@@ -81,17 +97,24 @@ export class ResourceSet {
     return changed;
   }
 
-  get(type: ResourceType, name: string): VersionedResource | undefined {
-    return this.byType.get(type)!.get(name);
-  }
-
-  names(type: ResourceType): Iterable<string> {
-    return this.byType.get(type)!.keys();
-  }
-
-  /** Whether the absence of the resource means nothing: its service cannot be built now. */
-  isWithheld(name: string): boolean {
-    return this.withheld.size > 0 && this.withheld.has(serviceOf(name));
+  /** What the proxy of that node id can see. */
+  seenBy(node: string): ResourceView {
+    const { byType } = this;
+    const mayKnow = ({ visibleTo }: VersionedResource): boolean => !visibleTo || visibleTo.includes(node);
+    const sequence = (): number => this.updates;
+    return {
+      get sequence() {
+        return sequence();
+      },
+      get: (type, name) => {
+        const resource = byType.get(type)!.get(name);
+        return resource && mayKnow(resource) ? resource : undefined;
+      },
+      *names(type) {
+        for (const resource of byType.get(type)!.values()) if (mayKnow(resource)) yield resource.name;
+      },
+      isWithheld: (name) => this.withheld.size > 0 && this.withheld.has(serviceOf(name)),
+    };
   }
 
   private encode(resource: Resource): { version: string; bytes: Buffer } {
@@ -103,4 +126,9 @@ export class ResourceSet {
     }
     return encoded;
   }
+}
+
+function sameNodes(one: readonly string[] | undefined, other: readonly string[] | undefined): boolean {
+  if (!one || !other) return one === other;
+  return one.length === other.length && one.every((node) => other.includes(node));
 }

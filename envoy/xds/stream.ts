@@ -2,7 +2,7 @@
 import { resourceTypes, typeOfUrl, type ResourceKey, type ResourceType } from '../resources/resource';
 import { DeltaSubscription } from './delta-subscription';
 import { encodeDelta, encodeStateOfTheWorld } from './encoding';
-import type { ResourceSet } from './resource-set';
+import type { ResourceSet, ResourceView } from './resource-set';
 import { StateOfTheWorldSubscription } from './sotw-subscription';
 import type { DiscoveryRequest, Heard, Standing, Subscription } from './subscription';
 
@@ -22,6 +22,8 @@ const parentOf: Partial<Record<ResourceType, ResourceType>> = { endpoints: 'clus
 export class AdsStream {
   node = '';
   private readonly subscriptions = new Map<ResourceType, Subscription>();
+  /** What this proxy can see; known once its node is. */
+  private view: ResourceView | undefined;
   private readonly waitingSince = new Map<ResourceType, number>();
   private scheduled: NodeJS.Immediate | undefined;
 
@@ -36,6 +38,7 @@ export class AdsStream {
     // "only the first message on the stream is guaranteed to carry the node"; a later, different one is ignored.
     this.node ||= request.node?.id ?? '';
     if (!this.node) throw new StreamError('the first request names no node id; set node.id in the bootstrap');
+    this.view ??= this.resources.seenBy(this.node);
     const type = typeOfUrl(request.type_url ?? '');
     if (!type) {
       const known = resourceTypes.map((t) => t.message).join(', ');
@@ -82,7 +85,7 @@ export class AdsStream {
 
   private standingOf({ type, name }: ResourceKey, sequence: number): Standing {
     const own = this.subscriptions.get(type)?.standing(name, sequence) ?? 'unconcerned';
-    if (own !== 'unconcerned' || !this.resources.get(type, name)) return own;
+    if (own !== 'unconcerned' || !this.view?.get(type, name)) return own;
     const parent = parentOf[type];
     // A proxy that follows all clusters is about to ask for this one's endpoints: it does not have them yet.
     return parent && this.subscriptions.get(parent)?.wildcard ? 'pending' : own;
@@ -104,7 +107,7 @@ export class AdsStream {
     let subscription = this.subscriptions.get(type);
     if (!subscription) {
       const Kind = this.protocol === 'delta' ? DeltaSubscription : StateOfTheWorldSubscription;
-      subscription = new Kind(type, this.resources, (other) => this.subscriptions.get(other));
+      subscription = new Kind(type, this.view!, (other) => this.subscriptions.get(other));
       this.subscriptions.set(type, subscription);
     }
     return subscription;

@@ -5,7 +5,7 @@
  */
 import { typeUrl, type ResourceType } from '../resources/resource';
 import type { DiscoveryAnswer } from './encoding';
-import type { ResourceSet, VersionedResource } from './resource-set';
+import type { ResourceView, VersionedResource } from './resource-set';
 import { mayBeRemoved, mayBeSent } from './ordering';
 
 /** One resource on this stream. `null`: told that it is gone. `undefined`: nothing said. */
@@ -64,7 +64,7 @@ export abstract class Subscription {
 
   constructor(
     readonly type: ResourceType,
-    protected readonly resources: ResourceSet,
+    protected readonly resources: ResourceView,
     readonly siblings: Siblings,
   ) {}
 

@@ -404,7 +404,7 @@ describe('xDS server', () => {
     const nameless = connect('delta', '');
     nameless.send('cluster');
     const stranger = connect('delta');
-    stranger.send('cluster', { type_url: 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret' });
+    stranger.send('cluster', { type_url: 'type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration' });
     for (const [client, words] of [
       [nameless, 'no node id'],
       [stranger, 'is not served here'],
