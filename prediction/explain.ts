@@ -1,6 +1,6 @@
 /** Why a score is high: each metric's exact part in it, and a sentence with the figures. */
 import type { Driver } from './contracts';
-import { features } from './feature-spec';
+import { features, featureSpec, type CrossFeature, type MetricFeature, type MetricRole } from './feature-spec';
 import type { MetricFigures } from './features';
 import { addShapleyValues, type Forest } from './forest';
 import { metrics, type MetricName } from './metrics';
@@ -9,6 +9,80 @@ const mostDrivers = 4;
 
 /** A level that differs from the usual one by this share is told with it. */
 const noticeable = 0.2;
+
+/**
+ * Features that know no metric by name take the worst of what the cell's metrics show. What they say is put down to the
+ * metric that shows it: the one with the largest (or smallest) value of the same kind among those of the role.
+ */
+interface WorstOf {
+  role: MetricRole;
+  kinds: readonly MetricFeature[];
+  /** 1: the largest counts, -1: the smallest. */
+  sign: 1 | -1;
+  /** 0: the worst, 1: the second worst. */
+  rank: 0 | 1;
+}
+
+const worstOf = (role: MetricRole, kinds: readonly MetricFeature[], sign: 1 | -1 = 1, rank: 0 | 1 = 0): WorstOf => ({
+  role,
+  kinds,
+  sign,
+  rank,
+});
+
+const namelessFeatures: Partial<Record<CrossFeature, WorstOf>> = {
+  'resource-share': worstOf('resource', ['share']),
+  'resource-share-second': worstOf('resource', ['share'], 1, 1),
+  'resource-log-steps': worstOf('resource', ['log-steps-to-limit'], -1),
+  'resource-log-steps-long': worstOf('resource', ['log-steps-to-limit-long'], -1),
+  'resource-floor-slope-mid': worstOf('resource', ['floor-slope-mid']),
+  'resource-floor-slope-long': worstOf('resource', ['floor-slope-long']),
+  'resource-rel-slope-long': worstOf('resource', ['rel-slope-long', 'unit-slope-long']),
+  'resource-peer': worstOf('resource', ['peer']),
+  saturation: worstOf('resource', ['mean']),
+  'symptom-z': worstOf('symptom', ['z']),
+  'symptom-z-second': worstOf('symptom', ['z'], 1, 1),
+  'symptom-log-ratio': worstOf('symptom', ['log-ratio']),
+  'symptom-log-ratio-second': worstOf('symptom', ['log-ratio'], 1, 1),
+  'symptom-rel-slope-mid': worstOf('symptom', ['rel-slope-mid', 'unit-slope-mid']),
+  'symptom-rel-slope-long': worstOf('symptom', ['rel-slope-long', 'unit-slope-long']),
+  'symptom-peer': worstOf('symptom', ['peer']),
+};
+
+interface Candidate {
+  metric: MetricName;
+  column: number;
+}
+
+/** By column of a feature without a metric: the columns of the metrics' own features that it is the worst of. */
+const candidatesOf: ReadonlyMap<number, WorstOf & { among: readonly Candidate[] }> = new Map(
+  features.flatMap(({ metric, feature }, i) => {
+    const worst = metric === null ? namelessFeatures[feature as CrossFeature] : undefined;
+    if (!worst) return [];
+    const ofRole = new Set(featureSpec.tracked.filter(({ role }) => role === worst.role).map((t) => t.metric));
+    const among = features.flatMap((f, column): Candidate[] =>
+      f.metric !== null &&
+      ofRole.has(f.metric) &&
+      (worst.kinds as readonly string[]).includes(f.feature) &&
+      f.name.startsWith(`${f.metric}:`)
+        ? [{ metric: f.metric, column }]
+        : [],
+    );
+    return [[i, { ...worst, among }] as const];
+  }),
+);
+
+/** The metric to which a feature's part is put down in this row; null if it is none's. */
+function metricOf(column: number, row: Float32Array, offset: number): MetricName | null {
+  const named = features[column]?.metric ?? null;
+  const worst = candidatesOf.get(column);
+  if (named !== null || !worst) return named;
+  const known = worst.among
+    .map(({ metric, column: own }) => ({ metric, value: worst.sign * (row[offset + own] as number) }))
+    .filter(({ value }) => !Number.isNaN(value))
+    .sort((a, b) => b.value - a.value);
+  return known[worst.rank]?.metric ?? null;
+}
 
 /**
  * Shapley values of all features, summed per metric, in log-odds of the failure probability. The hazards' log-odds add
@@ -31,9 +105,11 @@ export function contributions(
     for (const tree of trees) addShapleyValues(tree, row, offset, factor, values);
   });
   const byMetric = new Map<MetricName, number>();
-  features.forEach(({ metric }, i) => {
-    if (metric !== null) byMetric.set(metric, (byMetric.get(metric) ?? 0) + (values[i] as number));
-  });
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i] as number;
+    const metric = value === 0 ? null : metricOf(i, row, offset);
+    if (metric !== null) byMetric.set(metric, (byMetric.get(metric) ?? 0) + value);
+  }
   return byMetric;
 }
 
