@@ -3,9 +3,10 @@ import { status, type Server, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import { LoadLedger, type CellLoad, type ClusterReport } from './load-ledger';
 import { duration, envoyService, milliseconds } from './protos';
+import { openGate, StreamError, type Admission, type StreamGate } from './xds/gate';
 
 interface LoadStatsRequest {
-  node?: { id?: string } | null;
+  node?: { id?: string; cluster?: string } | null;
   cluster_stats?: {
     cluster_name: string;
     load_report_interval?: { seconds?: string; nanos?: number };
@@ -23,6 +24,8 @@ export interface LoadReportsOptions {
   log: Logger;
   /** How often proxies report. */
   intervalMs: number;
+  /** Who may report, and for which node. Default: everybody, for every node. */
+  gate?: StreamGate;
 }
 
 export class LoadReports {
@@ -51,23 +54,48 @@ export class LoadReports {
   private serve(call: ServerDuplexStream<LoadStatsRequest, object>): void {
     // Only the first message carries the node: it stays bound to the stream.
     let node = '';
-    const { log, intervalMs } = this.options;
+    const { log, intervalMs, gate = openGate } = this.options;
+    const turnAway = (error: Error): void => {
+      const code = error instanceof StreamError ? error.code : status.INTERNAL;
+      log.warn({ node, peer: call.getPeer(), code }, `a stream of load reports is ended: ${error.message}`);
+      call.emit('error', Object.assign(new Error(error.message), { code }));
+    };
+    let admission: Admission;
+    try {
+      admission = gate.admit(call, 'load-reports');
+    } catch (error) {
+      call.on('error', () => undefined);
+      turnAway(error as Error);
+      return;
+    }
     this.calls.add(call);
     call.on('data', (request: LoadStatsRequest) => {
-      if (node === '') {
-        node = request.node?.id ?? '';
+      // What was on its way when the stream was ended is not believed.
+      if (!this.calls.has(call)) return;
+      try {
         if (node === '') {
-          const message = 'the first load report names no node id; set node.id in the bootstrap';
-          call.emit('error', Object.assign(new Error(message), { code: status.INVALID_ARGUMENT }));
-          return;
+          const { id = '', cluster = '' } = request.node ?? {};
+          if (id === '') {
+            throw new StreamError('the first load report names no node id; set node.id in the bootstrap');
+          }
+          admission.bind({ id, cluster });
         }
+        admission.hear({ names: request.cluster_stats?.length ?? 0, held: 0 });
+      } catch (error) {
+        turnAway(error as Error);
+        return;
+      }
+      if (node === '') {
+        node = request.node!.id!;
         log.info({ node }, `proxy ${node} reports its load every ${intervalMs} ms`);
         call.write({ send_all_clusters: true, load_reporting_interval: duration(intervalMs) });
       }
       for (const report of readReports(request)) this.ledger.record(node, report, performance.now());
     });
     const leave = (): void => {
-      if (this.calls.delete(call) && node) this.ledger.forget(node);
+      if (!this.calls.delete(call)) return;
+      admission.leave();
+      if (node) this.ledger.forget(node);
     };
     call.on('end', () => {
       leave();

@@ -26,9 +26,14 @@ export interface Resource extends ResourceKey {
   references: ResourceKey[];
   /**
    * Ids of the nodes that may see it; to all others it does not exist. Without it everybody may see it, except that a
-   * secret must always name its nodes.
+   * secret must always name its nodes or its owners.
    */
   visibleTo?: readonly string[];
+  /**
+   * Identities, as certificates say them, that alone may have it. A proxy on a plaintext port has none: what has an
+   * owner never goes to it, whatever node id it claims.
+   */
+  owners?: readonly string[];
   /**
    * Proxies drop the resource when they have not heard of it for so long, milliseconds; it is confirmed well before, as
    * long as this control plane is there. Only for proxies that declare that they know of it. Without it: for ever.

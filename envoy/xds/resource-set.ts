@@ -31,6 +31,8 @@ export interface VersionedResource extends ResourceKey {
   references: ResourceKey[] | 'unknown';
   /** Ids of the nodes that may see it; without it, all. */
   visibleTo?: readonly string[] | undefined;
+  /** Authenticated identities that alone may have it. */
+  owners?: readonly string[] | undefined;
   /** google.protobuf.Any, for state of the world. */
   packed: Buffer;
   /** envoy.service.discovery.v3.Resource, for delta. */
@@ -60,8 +62,8 @@ export class ResourceSet {
     const wanted = new Map<ResourceType, Map<string, Resource>>(resourceTypes.map(({ type }) => [type, new Map()]));
     for (const resource of resources) {
       const { type, name } = resource;
-      if (type === 'secret' && !resource.visibleTo)
-        throw new Error(`secret ${name} names no nodes in visibleTo; say which proxies may have it`);
+      if (type === 'secret' && !resource.visibleTo && !resource.owners)
+        throw new Error(`secret ${name} names no nodes in visibleTo and no owners; say which proxies may have it`);
       if (wanted.get(type)!.has(name)) throw new Error(`${type} ${name} is there twice; names must be unique per type`);
       wanted.get(type)!.set(name, resource);
       this.encode(resource);
@@ -73,7 +75,12 @@ export class ResourceSet {
       for (const [name, resource] of wanted.get(type)!) {
         const { version, bytes } = this.encode(resource);
         const before = held.get(name);
-        if (before?.version === version && sameNodes(before.visibleTo, resource.visibleTo)) continue;
+        if (
+          before?.version === version &&
+          sameNames(before.visibleTo, resource.visibleTo) &&
+          sameNames(before.owners, resource.owners)
+        )
+          continue;
         const packed = packAny(typeUrl(type), bytes);
         const wrapped = wrapResource(name, version, packed);
         held.set(name, {
@@ -83,6 +90,7 @@ export class ResourceSet {
           sequence: this.updates,
           references: resource.references,
           visibleTo: resource.visibleTo,
+          owners: resource.owners,
           packed,
           wrapped,
         });
@@ -97,10 +105,11 @@ export class ResourceSet {
     return changed;
   }
 
-  /** What the proxy of that node id can see. */
-  seenBy(node: string): ResourceView {
+  /** What the proxy of that node id can see, whose certificate says that identity; empty if it showed none. */
+  seenBy(node: string, identity = ''): ResourceView {
     const { byType } = this;
-    const mayKnow = ({ visibleTo }: VersionedResource): boolean => !visibleTo || visibleTo.includes(node);
+    const mayKnow = ({ visibleTo, owners }: VersionedResource): boolean =>
+      (!visibleTo || visibleTo.includes(node)) && (!owners || (identity !== '' && owners.includes(identity)));
     const sequence = (): number => this.updates;
     return {
       get sequence() {
@@ -128,7 +137,7 @@ export class ResourceSet {
   }
 }
 
-function sameNodes(one: readonly string[] | undefined, other: readonly string[] | undefined): boolean {
+function sameNames(one: readonly string[] | undefined, other: readonly string[] | undefined): boolean {
   if (!one || !other) return one === other;
-  return one.length === other.length && one.every((node) => other.includes(node));
+  return one.length === other.length && one.every((name) => other.includes(name));
 }

@@ -2,9 +2,11 @@
 import { status, type Server, type ServerDuplexStream, type ServiceDefinition } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import { envoyService } from '../protos';
-import type { Resource, ResourceKey } from '../resources/resource';
+import type { Resource, ResourceKey, ResourceType } from '../resources/resource';
 import { ResourceSet } from './resource-set';
-import { AdsStream, StreamError, type AdsRequest, type Protocol } from './stream';
+import { openGate, StreamError, type Admission, type StreamGate } from './gate';
+import type { ProxyStream, XdsObserver } from './observer';
+import { AdsStream, type AdsRequest, type Protocol } from './stream';
 import type { Heard } from './subscription';
 
 /** What became of a publication, by node id. */
@@ -23,19 +25,32 @@ export interface XdsServerOptions {
   log: Logger;
   /** A proxy that leaves a response unanswered for longer is cut off; it will come back. Default 30,000. */
   stalledAfterMs?: number;
+  /** Who may open a stream and as which node. Default: everybody, as every node. */
+  gate?: StreamGate;
+  /** Hears of everything that happens, for metrics and audit. */
+  observer?: XdsObserver;
 }
 
 type Call = ServerDuplexStream<AdsRequest, Buffer>;
 
+/** A stream's other end. */
+interface Connection {
+  call: Call;
+  proxy: ProxyStream;
+  admission: Admission;
+}
+
 export class XdsServer {
   private readonly resources = new ResourceSet();
-  private readonly streams = new Map<AdsStream, Call>();
+  private readonly streams = new Map<AdsStream, Connection>();
   private readonly waits = new Set<() => void>();
+  private readonly observer: XdsObserver;
   private readonly sweeper: NodeJS.Timeout;
   /** Since the start, for metrics and tests. */
   readonly counts = { responses: 0, acks: 0, nacks: 0, stale: 0, stalled: 0 };
 
   constructor(private readonly options: XdsServerOptions) {
+    this.observer = options.observer ?? {};
     const stalledAfterMs = options.stalledAfterMs ?? 30_000;
     this.sweeper = setInterval(() => this.cutStalled(stalledAfterMs), stalledAfterMs / 4);
     this.sweeper.unref();
@@ -58,6 +73,7 @@ export class XdsServer {
   /** Makes these the resources. Proxies are sent what changed, at once; nothing if nothing did. */
   publish(resources: Resource[], withheld?: ReadonlySet<string>): ResourceKey[] {
     const changed = this.resources.update(resources, withheld);
+    if (changed.length > 0) this.observer.published?.(changed, this.resources.sequence);
     if (changed.length > 0) for (const stream of this.streams.keys()) stream.touch(changed);
     this.review();
     return changed;
@@ -112,27 +128,48 @@ export class XdsServer {
   /** Ends all streams; Envoy would never end its own. */
   close(): void {
     clearInterval(this.sweeper);
-    for (const call of this.streams.values()) call.end();
+    for (const { call } of this.streams.values()) call.end();
   }
 
   private serve(call: Call, protocol: Protocol): void {
-    const { log } = this.options;
-    const stream = new AdsStream(protocol, this.resources, (bytes) => {
-      this.counts.responses += 1;
-      call.write(bytes);
-    });
-    this.streams.set(stream, call);
+    const { log, gate = openGate } = this.options;
+    const connectedAt = Date.now();
+    let admission: Admission;
+    try {
+      admission = gate.admit(call, 'discovery');
+    } catch (error) {
+      call.on('error', () => undefined);
+      this.turnAway({ node: '', protocol, identity: '', connectedAt }, call, error as Error);
+      return;
+    }
+    const proxy: ProxyStream = { node: '', protocol, identity: admission.identity, connectedAt };
+    const stream = new AdsStream(
+      protocol,
+      this.resources,
+      (bytes, type, resources) => {
+        this.counts.responses += 1;
+        this.observer.sent?.(proxy, type, resources, bytes.length);
+        call.write(bytes);
+      },
+      admission,
+    );
+    this.streams.set(stream, { call, proxy, admission });
     call.on('data', (request: AdsRequest) => {
+      // What was on its way when the stream was ended.
+      if (!this.streams.has(stream)) return;
       const isNew = stream.node === '';
       try {
         const heard = stream.hear(request);
-        if (isNew) log.info({ node: stream.node, protocol }, `proxy ${stream.node} is connected by ${protocol} ADS`);
-        this.note(stream.node, heard);
+        proxy.node = stream.node;
+        if (isNew) {
+          const { node } = stream;
+          log.info({ node, protocol, identity: proxy.identity }, `proxy ${node} is connected by ${protocol} ADS`);
+          this.observer.connected?.(proxy);
+        }
+        this.note(proxy, heard);
       } catch (error) {
-        if (!(error instanceof StreamError)) log.error({ err: error }, `stream of proxy ${stream.node} has failed`);
-        const code = error instanceof StreamError ? status.INVALID_ARGUMENT : status.INTERNAL;
-        call.emit('error', Object.assign(new Error((error as Error).message), { code }));
         this.drop(stream);
+        this.turnAway(proxy, call, error as Error);
       }
       this.review();
     });
@@ -144,7 +181,20 @@ export class XdsServer {
     call.on('error', () => this.drop(stream));
   }
 
-  private note(node: string, heard: Heard & { type: string }): void {
+  /** Ends a stream that may not begin or go on, and says why. */
+  private turnAway(proxy: ProxyStream, call: Call, error: Error): void {
+    const code = error instanceof StreamError ? error.code : status.INTERNAL;
+    const { node, identity } = proxy;
+    const peer = call.getPeer();
+    const who = node ? `proxy ${node}` : identity || peer;
+    this.options.log.warn({ node, identity, peer, code, err: error }, `stream of ${who} is ended: ${error.message}`);
+    this.observer.turnedAway?.(proxy, code, error.message);
+    call.emit('error', Object.assign(new Error(error.message), { code }));
+  }
+
+  private note(proxy: ProxyStream, heard: Heard & { type: ResourceType }): void {
+    const { node } = proxy;
+    this.observer.answered?.(proxy, heard.type, heard);
     if (heard.kind === 'ack') this.counts.acks += 1;
     if (heard.kind === 'stale') this.counts.stale += 1;
     if (heard.kind !== 'nack') return;
@@ -158,9 +208,15 @@ export class XdsServer {
   }
 
   private drop(stream: AdsStream): void {
-    if (!this.streams.delete(stream)) return;
+    const connection = this.streams.get(stream);
+    if (!connection) return;
+    this.streams.delete(stream);
+    connection.admission.leave();
     stream.close();
-    if (stream.node) this.options.log.info({ node: stream.node }, `proxy ${stream.node} has gone`);
+    if (stream.node) {
+      this.options.log.info({ node: stream.node }, `proxy ${stream.node} has gone`);
+      this.observer.disconnected?.(connection.proxy);
+    }
     this.review();
   }
 
@@ -170,13 +226,14 @@ export class XdsServer {
   }
 
   private cutStalled(afterMs: number): void {
-    for (const [stream, call] of [...this.streams]) {
+    for (const [stream, { call, proxy }] of [...this.streams]) {
       if (!stream.hasStalledSince(Date.now() - afterMs)) continue;
       this.counts.stalled += 1;
       this.options.log.warn(
         { node: stream.node },
         `proxy ${stream.node} has left a response unanswered for more than ${afterMs} ms and is cut off`,
       );
+      this.observer.stalled?.(proxy);
       call.emit(
         'error',
         Object.assign(new Error('a response was left unanswered'), { code: status.DEADLINE_EXCEEDED }),

@@ -2,6 +2,7 @@
 import { resourceTypes, typeOfUrl, type ResourceKey, type ResourceType } from '../resources/resource';
 import { DeltaSubscription } from './delta-subscription';
 import { encodeDelta, encodeStateOfTheWorld } from './encoding';
+import { openGate, StreamError, type Admission } from './gate';
 import type { ResourceSet, ResourceView } from './resource-set';
 import { StateOfTheWorldSubscription } from './sotw-subscription';
 import type { DiscoveryRequest, Heard, Standing, Subscription } from './subscription';
@@ -9,12 +10,7 @@ import type { DiscoveryRequest, Heard, Standing, Subscription } from './subscrip
 export type Protocol = 'delta' | 'sotw';
 
 /** A request as it comes over the wire. */
-export type AdsRequest = DiscoveryRequest & { type_url?: string; node?: { id?: string } | null };
-
-/** The stream cannot go on; `code` is a gRPC status. */
-export class StreamError extends Error {
-  override readonly name = 'StreamError';
-}
+export type AdsRequest = DiscoveryRequest & { type_url?: string; node?: { id?: string; cluster?: string } | null };
 
 /** Which type names which, so that a stream that follows the one will ask for the other. */
 const parentOf: Partial<Record<ResourceType, ResourceType>> = { endpoints: 'cluster', route: 'listener' };
@@ -30,21 +26,32 @@ export class AdsStream {
   constructor(
     readonly protocol: Protocol,
     private readonly resources: ResourceSet,
-    private readonly write: (bytes: Buffer) => void,
+    private readonly write: (bytes: Buffer, type: ResourceType, resources: number) => void,
+    private readonly admission: Admission = openGate.admit(
+      { getAuthContext: () => ({}), getPeer: () => '' },
+      'discovery',
+    ),
   ) {}
 
   /** Takes a request in. Answers are written soon after, so that a burst of requests is answered together. */
   hear(request: AdsRequest): Heard & { type: ResourceType } {
     // "only the first message on the stream is guaranteed to carry the node"; a later, different one is ignored.
-    this.node ||= request.node?.id ?? '';
-    if (!this.node) throw new StreamError('the first request names no node id; set node.id in the bootstrap');
-    this.view ??= this.resources.seenBy(this.node);
+    if (!this.node) {
+      const { id = '', cluster = '' } = request.node ?? {};
+      if (!id) throw new StreamError('the first request names no node id; set node.id in the bootstrap');
+      this.admission.bind({ id, cluster });
+      this.node = id;
+    }
+    this.view ??= this.resources.seenBy(this.node, this.admission.identity);
     const type = typeOfUrl(request.type_url ?? '');
     if (!type) {
       const known = resourceTypes.map((t) => t.message).join(', ');
       throw new StreamError(`type_url ${request.type_url || '(none)'} is not served here; known are ${known}`);
     }
-    const heard = this.subscription(type).hear(request);
+    const subscription = this.subscription(type);
+    const asked = (request.resource_names ?? []).length + (request.resource_names_subscribe ?? []).length;
+    this.admission.hear({ names: asked, held: subscription.names.size });
+    const heard = subscription.hear(request);
     if (heard.kind === 'ack' || heard.kind === 'nack') this.waitingSince.delete(type);
     this.scheduled ??= setImmediate(() => this.flush());
     return { ...heard, type };
@@ -99,7 +106,8 @@ export class AdsStream {
       const answer = this.subscriptions.get(type)?.respond();
       if (!answer) continue;
       this.waitingSince.set(type, Date.now());
-      this.write(this.protocol === 'delta' ? encodeDelta(answer) : encodeStateOfTheWorld(answer));
+      const bytes = this.protocol === 'delta' ? encodeDelta(answer) : encodeStateOfTheWorld(answer);
+      this.write(bytes, type, answer.resources.length + answer.removed.length);
     }
   }
 
