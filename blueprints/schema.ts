@@ -81,9 +81,34 @@ export const serviceSchema = z.strictObject({
     latencyMs: z.number().positive().describe('A slower answer has missed the objective.'),
     errorRatio: probability.default(0.05).describe('Above this the service has failed.'),
   }),
+  protocol: z
+    .enum(['http/1.1', 'http/2', 'grpc'])
+    .default('http/1.1')
+    .describe(
+      "What the cells speak. http/2 and grpc: without TLS by prior knowledge. grpc: also gRPC's health checks and its own conditions for a retry.",
+    ),
+  grpc: z
+    .strictObject({
+      healthService: z
+        .string()
+        .default('')
+        .describe('Whose health is asked for; empty asks for that of the whole server.'),
+      retryOn: z
+        .array(z.enum(['cancelled', 'deadline-exceeded', 'internal', 'resource-exhausted', 'unavailable']))
+        .default(['cancelled', 'unavailable'])
+        .describe(
+          'Statuses upon which a call is repeated at another instance, besides those where it surely never ran.',
+        ),
+      proxyless: z
+        .boolean()
+        .default(false)
+        .describe('Also serve gRPC clients that take xDS themselves, without a proxy, as `xds:///<name>.grpc`.'),
+    })
+    .prefault({})
+    .describe('For protocol grpc only.'),
   healthCheck: z
     .strictObject({
-      path: z.string().startsWith('/').default('/healthz'),
+      path: z.string().startsWith('/').default('/healthz').describe('Requested by GET; not used with protocol grpc.'),
       intervalMs: z.number().min(100).default(1000),
     })
     .prefault({}),

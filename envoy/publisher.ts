@@ -7,7 +7,7 @@ import type { BlueprintVersion, CellRecord, ServiceRecord } from '../blueprints/
 import type { Resource } from './resources/resource';
 import { serviceResources, type ServiceFacts } from './resources/service';
 import type { TrafficStore } from './traffic-store';
-import { resourceProblems } from './validate';
+import { listenerAddress, resourceProblems } from './validate';
 
 interface Published {
   /** What the resources were built from; equal facts are not built, and not encoded, again. */
@@ -100,10 +100,7 @@ export class Publisher {
       const { address, port } = facts.service.spec.listener;
       const others = [...this.published].filter(([name]) => name !== facts.service.name);
       const listeners = others.flatMap(([, { resources: theirs }]) => theirs.filter((r) => r.type === 'listener'));
-      const taken = listeners.find((l) => {
-        const { socket_address: at } = l.message.address as { socket_address: { address: string; port_value: number } };
-        return at.address === address && at.port_value === port;
-      });
+      const taken = listeners.find(({ message }) => listenerAddress(message) === `${address}:${port}`);
       const problems = resourceProblems(resources);
       if (taken) problems.push(`listener ${address}:${port} is already that of service ${taken.name}`);
       return { resources, problem: problems.join('; ') || undefined };

@@ -77,10 +77,17 @@ function sharedAssignments(resources: Resource[]): string[] {
 
 function sharedAddresses(resources: Resource[]): string[] {
   return sharedBy(resources, 'listener', (message) => {
-    const { address, port_value } = (message.address as { socket_address: { address: string; port_value: number } })
-      .socket_address;
-    return `address ${address}:${port_value}`;
+    const address = listenerAddress(message);
+    return address && `address ${address}`;
   });
+}
+
+/** `address:port` of a Listener; none of one for clients without a proxy. */
+export function listenerAddress(message: EnvoyMessage): string | undefined {
+  const { socket_address: at } = (message.address ?? {}) as {
+    socket_address?: { address: string; port_value: number };
+  };
+  return at && `${at.address}:${at.port_value}`;
 }
 
 function sharedBy(resources: Resource[], type: string, what: (message: EnvoyMessage) => string | undefined): string[] {

@@ -20,7 +20,7 @@ export function serviceCluster(service: ServiceDocument, size: ServiceSize): Res
     name: service.name,
     references: [{ type: 'endpoints', name: service.name }],
     message: {
-      ...edsCluster(service.name),
+      ...edsCluster(service.name, service),
       common_lb_config: {
         locality_weighted_lb_config: {},
         // Panic routing would ignore the weights and feed hosts that are draining or down.
@@ -49,7 +49,7 @@ export function cellCluster(service: ServiceDocument, cell: string, size: Servic
     name,
     references: [{ type: 'endpoints', name }],
     message: {
-      ...edsCluster(name),
+      ...edsCluster(name, service),
       common_lb_config: { healthy_panic_threshold: { value: 0 }, update_merge_window: duration(0) },
       circuit_breakers: circuitBreakers(inFlightLimit(service, size)),
     },
@@ -64,7 +64,7 @@ export function inFlightLimit(service: ServiceDocument, size: ServiceSize): numb
   return Math.max(64, Math.ceil((4 * size.requestsPerSecond * service.slo.latencyMs) / 1000));
 }
 
-function edsCluster(name: string): EnvoyMessage {
+function edsCluster(name: string, service: ServiceDocument): EnvoyMessage {
   return {
     name,
     type: 'EDS',
@@ -74,12 +74,23 @@ function edsCluster(name: string): EnvoyMessage {
     typed_extension_protocol_options: {
       'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': {
         '@type': anyOf('envoy.extensions.upstreams.http.v3.HttpProtocolOptions'),
-        explicit_http_config: { http_protocol_options: {} },
-        // Below the 5 s after which a Node.js server closes an idle connection: never write into one it is closing.
-        common_http_protocol_options: { idle_timeout: duration(4000) },
+        ...protocolOptions(service),
       },
     },
   };
+}
+
+function protocolOptions({ protocol }: ServiceDocument): EnvoyMessage {
+  if (protocol === 'http/1.1') {
+    return {
+      explicit_http_config: { http_protocol_options: {} },
+      // Below the 5 s after which a Node.js server closes an idle connection: never write into one it is closing.
+      common_http_protocol_options: { idle_timeout: duration(4000) },
+    };
+  }
+  // One connection carries all requests to an instance: if it goes dead without a word, they all wait for its timeout.
+  const connection_keepalive = { interval: duration(10_000), timeout: duration(5000) };
+  return { explicit_http_config: { http2_protocol_options: { connection_keepalive } } };
 }
 
 function circuitBreakers(limit: number): EnvoyMessage {
@@ -97,7 +108,7 @@ function circuitBreakers(limit: number): EnvoyMessage {
 }
 
 function healthCheck(service: ServiceDocument): EnvoyMessage {
-  const { path, intervalMs } = service.healthCheck;
+  const { intervalMs } = service.healthCheck;
   return {
     timeout: duration(Math.max(500, intervalMs / 2)),
     interval: duration(intervalMs),
@@ -105,8 +116,13 @@ function healthCheck(service: ServiceDocument): EnvoyMessage {
     no_traffic_interval: duration(intervalMs),
     unhealthy_threshold: { value: 2 },
     healthy_threshold: { value: 1 },
-    http_health_check: { path },
+    ...healthRequest(service),
   };
+}
+
+function healthRequest({ protocol, healthCheck: { path }, grpc: { healthService } }: ServiceDocument): EnvoyMessage {
+  if (protocol === 'grpc') return { grpc_health_check: healthService ? { service_name: healthService } : {} };
+  return { http_health_check: { path, ...(protocol === 'http/2' && { codec_client_type: 'HTTP2' }) } };
 }
 
 /**

@@ -65,7 +65,12 @@ export function cellClusterName(service: string, cell: string): string {
   return `${service}|${cell}`;
 }
 
+/** The listener of a service for gRPC clients without a proxy. A service's own name has no dot. */
+export function proxylessName(service: string): string {
+  return `${service}.grpc`;
+}
+
 /** The service that a resource of this name belongs to. */
 export function serviceOf(name: string): string {
-  return name.split('|', 1)[0]!;
+  return name.split(/[|.]/, 1)[0]!;
 }

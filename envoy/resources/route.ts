@@ -24,22 +24,28 @@ export function serviceRoutes(service: ServiceDocument, cells: string[]): Resour
         {
           name: service.name,
           domains: ['*'],
-          routes: [
-            ...names.map((cell) => probeRoute(service.name, cell)),
-            liveRoute('repeatable', service.name, 'connect-failure,refused-stream,reset,unavailable,cancelled', [
-              { name: ':method', string_match: { safe_regex: { regex: 'GET|HEAD|OPTIONS|TRACE|PUT|DELETE' } } },
-            ]),
-            // A write that was reset may have been done: repeat only what surely was not.
-            liveRoute(
-              'once',
-              service.name,
-              'connect-failure,refused-stream,reset-before-request,unavailable,cancelled',
-            ),
-          ],
+          routes: [...names.map((cell) => probeRoute(service.name, cell)), ...liveRoutes(service)],
         },
       ],
     },
   };
+}
+
+function liveRoutes({ name, protocol, grpc }: ServiceDocument): EnvoyMessage[] {
+  // Every call is a POST, and which may run twice only the service knows: its document says upon what.
+  if (protocol === 'grpc')
+    return [liveRoute('calls', name, ['connect-failure', 'refused-stream', 'reset-before-request', ...grpc.retryOn])];
+  const gateway = ['unavailable', 'cancelled'];
+  return [
+    liveRoute(
+      'repeatable',
+      name,
+      ['connect-failure', 'refused-stream', 'reset', ...gateway],
+      [{ name: ':method', string_match: { safe_regex: { regex: 'GET|HEAD|OPTIONS|TRACE|PUT|DELETE' } } }],
+    ),
+    // A write that was reset may have been done: repeat only what surely was not.
+    liveRoute('once', name, ['connect-failure', 'refused-stream', 'reset-before-request', ...gateway]),
+  ];
 }
 
 /** No retries: a probe that fails is to fail. */
@@ -51,7 +57,7 @@ function probeRoute(service: string, cell: string): EnvoyMessage {
   };
 }
 
-function liveRoute(name: string, cluster: string, retryOn: string, headers?: EnvoyMessage[]): EnvoyMessage {
+function liveRoute(name: string, cluster: string, retryOn: string[], headers?: EnvoyMessage[]): EnvoyMessage {
   return {
     name,
     match: { prefix: '/', ...(headers && { headers }) },
@@ -59,7 +65,7 @@ function liveRoute(name: string, cluster: string, retryOn: string, headers?: Env
       cluster,
       timeout: duration(requestTimeoutMs),
       retry_policy: {
-        retry_on: retryOn,
+        retry_on: retryOn.join(','),
         num_retries: { value: 2 },
         // Another host, and after the first failure another priority: that is how a retry reaches an armed cell.
         retry_host_predicate: [

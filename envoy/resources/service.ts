@@ -2,7 +2,7 @@
 import type { BlueprintVersion, CellRecord, ServiceRecord, TrafficState } from '../../blueprints/records';
 import { cellCluster, serviceCluster, type ServiceSize } from './cluster';
 import { cellAssignment, serviceAssignment } from './endpoints';
-import { serviceListener } from './listener';
+import { proxylessListener, serviceListener } from './listener';
 import type { Resource } from './resource';
 import { serviceRoutes } from './route';
 
@@ -25,6 +25,7 @@ export function serviceResources({ service: { spec }, cells, traffic, blueprints
     serviceAssignment(spec, traffic.split, cells),
     ...reachable.flatMap((cell) => [cellCluster(spec, cell.name, size), cellAssignment(spec, cell)]),
     serviceListener(spec),
+    ...(spec.protocol === 'grpc' && spec.grpc.proxyless ? [proxylessListener(spec)] : []),
     serviceRoutes(
       spec,
       reachable.map((cell) => cell.name),

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { parse, stringify } from 'yaml';
 import type { CellShare } from '../../blueprints/records';
 import { encodeStrictly } from '../../envoy/protos';
-import { messageName } from '../../envoy/resources/resource';
+import { messageName, serviceOf } from '../../envoy/resources/resource';
 import { serviceResources } from '../../envoy/resources/service';
 import { assignmentProblems, resourceProblems } from '../../envoy/validate';
 import { packageRoot } from '../../package-root';
@@ -70,6 +70,27 @@ describe('Resources of a service', () => {
     expect(declaredOnly.find((r) => r.name === 'shop' && r.type === 'cluster')).to.deep.equal(
       resourcesOf(phases.armed!).find((r) => r.name === 'shop' && r.type === 'cluster'),
     );
+  });
+});
+
+describe('A gRPC service', () => {
+  const resources = (grpc: object) =>
+    serviceResources({
+      service: { name: 'shop', spec: serviceDocument({ protocol: 'grpc', grpc }) },
+      cells,
+      traffic: { service: 'shop', epoch: 1, split: phases.safe! },
+      blueprints: [],
+    });
+
+  it('is served to clients without a proxy under a name of its own, if its document says so', () => {
+    const listeners = (grpc: object) => resources(grpc).filter(({ type }) => type === 'listener');
+    expect(listeners({}).map(({ name }) => name)).to.deep.equal(['shop']);
+    const [, proxyless] = listeners({ proxyless: true });
+    expect(proxyless).to.deep.include({ name: 'shop.grpc', references: [{ type: 'route', name: 'shop' }] });
+    expect(proxyless!.message).to.have.nested.property('api_listener.api_listener.rds.route_config_name', 'shop');
+    expect(serviceOf('shop.grpc')).to.equal('shop');
+    expect(resourceProblems(resources({ proxyless: true }))).to.deep.equal([]);
+    for (const { type, message } of resources({ proxyless: true })) encodeStrictly(messageName(type), message);
   });
 });
 
