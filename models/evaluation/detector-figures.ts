@@ -16,6 +16,7 @@ import { shareInterval, type Interval } from './bootstrap';
 import { grayFaults } from './fault-metrics';
 import { calibration, labelledRows, precisionRecall, quantile, type Calibration, type LabelledRows } from './figures';
 import { labelOf } from '../training/labels';
+import { tradeOf, type TradePoint } from './trade';
 
 export interface Alerting {
   threshold: number;
@@ -45,6 +46,8 @@ export interface DetectorFigures {
   recallPredictable: Interval;
   recallGray: Interval;
   byFault: FaultFigures[];
+  /** What it would catch at other budgets. */
+  trade: TradePoint[];
   /** Ticks of warning of the caught. */
   leadTicks: { p10: number; p50: number; all: number[] };
   /** Median of warning / incubation of the caught. */
@@ -90,6 +93,7 @@ export function figuresOf(
     recallPredictable: recallOf(incidents.filter(({ incident }) => kindOf(incident) === 'predictable')),
     recallGray: recallOf(incidents.filter(({ incident }) => kindOf(incident) === 'gray')),
     byFault: byFault(verdicts),
+    trade: tradeOf(cells, scores, rules, alerting.persist),
     leadTicks: { p10: quantile(leads, 0.1), p50: quantile(leads, 0.5), all: leads },
     leadPerIncubation: quantile(
       // A step fault has no incubation to be ahead of.

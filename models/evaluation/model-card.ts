@@ -84,6 +84,8 @@ export function modelCard(
     reliability(detector),
     `## Comparators`,
     comparators(evaluation),
+    `## Recall at other budgets`,
+    trades(evaluation),
     `## Challenger`,
     challengerSection(challenger, dataSha256),
     `## Never seen in training`,
@@ -178,6 +180,17 @@ function comparators({ comparators: others, comparatorsTunedOn, detector }: Mode
         number(d.leadTicks.p50),
         d.difference ? `${percent(d.difference.value)} (${range(d.difference)})` : '',
       ]),
+    ),
+  ].join('\n\n');
+}
+
+function trades({ comparators: others, detector }: ModelEvaluation): string {
+  return [
+    `The best recall within each budget of false alarms per cell-day, over thresholds chosen on the judged cells themselves: it shows ` +
+      `how well a score ranks, not what a threshold chosen elsewhere does.`,
+    table(
+      ['detector', ...detector.trade.map(({ budget }) => `at ${budget}`)],
+      [detector, ...others].map((d) => [d.name, ...d.trade.map(({ recall }) => percent(recall))]),
     ),
   ].join('\n\n');
 }
