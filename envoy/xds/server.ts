@@ -1,25 +1,20 @@
 /** The xDS server: publishes a set of resources to every connected proxy and says what became of it. */
-import { status, type Server, type ServerDuplexStream, type ServiceDefinition } from '@grpc/grpc-js';
+import { status, type Server, type ServiceDefinition } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import { envoyService } from '../protos';
 import type { Resource, ResourceKey, ResourceType } from '../resources/resource';
+import { Arrivals, type Arrival, type ArrivalLimits } from './arrivals';
+import { ResponseFrames, type DiscoveryAnswer } from './encoding';
 import { ResourceSet } from './resource-set';
 import { openGate, StreamError, type Admission, type StreamGate } from './gate';
+import { MessageStream, type RawCall } from './message-stream';
 import type { ProxyStream, XdsObserver } from './observer';
-import { AdsStream, type AdsRequest, type Protocol } from './stream';
+import { readRequest } from './requests';
+import { AdsStream, type Protocol } from './stream';
 import type { Heard } from './subscription';
+import { Waits, type Acknowledgements } from './waits';
 
-/** What became of a publication, by node id. */
-export interface Acknowledgements {
-  acked: string[];
-  nacked: { node: string; type: string; resource: string; error: string }[];
-  /** Connected, but had not answered by the deadline. */
-  pending: string[];
-  /** Was connected when the wait began and has gone without an answer. */
-  gone: string[];
-  /** From the beginning of the wait to the last answer. */
-  tookMs: number;
-}
+export type { Acknowledgements } from './waits';
 
 export interface XdsServerOptions {
   log: Logger;
@@ -29,44 +24,49 @@ export interface XdsServerOptions {
   gate?: StreamGate;
   /** Hears of everything that happens, for metrics and audit. */
   observer?: XdsObserver;
+  /** How many new streams are let in at once and per second. */
+  arrivals?: ArrivalLimits | undefined;
 }
-
-type Call = ServerDuplexStream<AdsRequest, Buffer>;
 
 /** A stream's other end. */
 interface Connection {
-  call: Call;
+  messages: MessageStream;
   proxy: ProxyStream;
   admission: Admission;
+  arrival: Arrival;
 }
 
 export class XdsServer {
   private readonly resources = new ResourceSet();
   private readonly streams = new Map<AdsStream, Connection>();
-  private readonly waits = new Set<() => void>();
+  private readonly waits = new Waits((stream) => this.streams.has(stream));
   private readonly observer: XdsObserver;
+  private readonly arrivals: Arrivals;
+  private readonly frames = { delta: new ResponseFrames('delta'), sotw: new ResponseFrames('sotw') };
   private readonly sweeper: NodeJS.Timeout;
   /** Since the start, for metrics and tests. */
   readonly counts = { responses: 0, acks: 0, nacks: 0, stale: 0, stalled: 0 };
 
   constructor(private readonly options: XdsServerOptions) {
     this.observer = options.observer ?? {};
+    this.arrivals = new Arrivals(options.arrivals);
     const stalledAfterMs = options.stalledAfterMs ?? 30_000;
-    this.sweeper = setInterval(() => this.cutStalled(stalledAfterMs), stalledAfterMs / 4);
+    this.sweeper = setInterval(() => this.sweep(stalledAfterMs), Math.min(1000, stalledAfterMs / 4));
     this.sweeper.unref();
   }
 
   /** Adds the aggregated discovery service. Publish once before binding a port: a proxy must not be told of nothing. */
   addTo(server: Server): void {
     const methods = envoyService('envoy.service.discovery.v3.AggregatedDiscoveryService');
-    // Responses are put together from bytes that were encoded once; grpc-js is handed the result.
+    // Both ways bytes are all that grpc-js sees: see `message-stream.ts`.
+    const asIs = (bytes: Buffer): Buffer => bytes;
     const asBytes = Object.entries(methods).map(([name, method]) => [
       name,
-      { ...method, responseSerialize: (bytes: Buffer) => bytes },
+      { ...method, requestDeserialize: asIs, responseSerialize: asIs },
     ]);
     server.addService(Object.fromEntries(asBytes) as ServiceDefinition, {
-      StreamAggregatedResources: (call: Call) => this.serve(call, 'sotw'),
-      DeltaAggregatedResources: (call: Call) => this.serve(call, 'delta'),
+      StreamAggregatedResources: (call: RawCall) => this.serve(call, 'sotw'),
+      DeltaAggregatedResources: (call: RawCall) => this.serve(call, 'delta'),
     });
   }
 
@@ -75,7 +75,7 @@ export class XdsServer {
     const changed = this.resources.update(resources, withheld);
     if (changed.length > 0) this.observer.published?.(changed, this.resources.sequence);
     if (changed.length > 0) for (const stream of this.streams.keys()) stream.touch(changed);
-    this.review();
+    this.waits.published();
     return changed;
   }
 
@@ -86,38 +86,8 @@ export class XdsServer {
 
   /** Waits until every proxy connected now has answered for these resources as they are now. */
   acknowledgements(keys: ResourceKey[], waitMs: number): Promise<Acknowledgements> {
-    const began = performance.now();
-    const sequence = this.resources.sequence;
     const asked = [...this.streams.keys()].filter((stream) => stream.node !== '');
-    let tookMs = 0;
-    let answered = 0;
-    const read = (): Acknowledgements => {
-      const result: Acknowledgements = { acked: [], nacked: [], pending: [], gone: [], tookMs };
-      for (const stream of asked) {
-        const { standing, refused } = stream.standing(keys, sequence);
-        if (standing === 'acked') result.acked.push(stream.node);
-        else if (standing === 'pending') (this.streams.has(stream) ? result.pending : result.gone).push(stream.node);
-        for (const { key, error } of refused)
-          result.nacked.push({ node: stream.node, type: key.type, resource: key.name, error });
-      }
-      return result;
-    };
-    return new Promise((resolve) => {
-      const finish = (): void => {
-        clearTimeout(timer);
-        this.waits.delete(review);
-        resolve(read());
-      };
-      const review = (): void => {
-        const { acked, nacked, pending } = read();
-        if (acked.length + nacked.length > answered) tookMs = performance.now() - began;
-        answered = acked.length + nacked.length;
-        if (pending.length === 0) finish();
-      };
-      const timer = setTimeout(finish, waitMs);
-      this.waits.add(review);
-      review();
-    });
+    return this.waits.begin(asked, keys, this.resources.sequence, waitMs);
   }
 
   /** Node ids of the proxies connected now. */
@@ -128,61 +98,75 @@ export class XdsServer {
   /** Ends all streams; Envoy would never end its own. */
   close(): void {
     clearInterval(this.sweeper);
-    for (const { call } of this.streams.values()) call.end();
+    this.arrivals.close();
+    for (const { messages } of this.streams.values()) messages.end();
+    this.waits.close();
   }
 
-  private serve(call: Call, protocol: Protocol): void {
-    const { log, gate = openGate } = this.options;
+  private serve(call: RawCall, protocol: Protocol): void {
+    const { gate = openGate } = this.options;
     const connectedAt = Date.now();
+    call.on('error', () => undefined);
     let admission: Admission;
     try {
+      // Of a proxy that is told of nothing, nothing is left.
+      if (this.resources.sequence === 0) throw new StreamError('nothing is published yet', status.UNAVAILABLE);
       admission = gate.admit(call, 'discovery');
     } catch (error) {
-      call.on('error', () => undefined);
       this.turnAway({ node: '', protocol, identity: '', connectedAt }, call, error as Error);
       return;
     }
     const proxy: ProxyStream = { node: '', protocol, identity: admission.identity, connectedAt };
-    const stream = new AdsStream(
+    const stream: AdsStream = new AdsStream(
       protocol,
       this.resources,
-      (bytes, type, resources) => {
-        this.counts.responses += 1;
-        this.observer.sent?.(proxy, type, resources, bytes.length);
-        call.write(bytes);
-      },
+      (answer, type) => this.send(proxy, messages, answer, type),
       admission,
     );
-    this.streams.set(stream, { call, proxy, admission });
-    call.on('data', (request: AdsRequest) => {
-      // What was on its way when the stream was ended.
-      if (!this.streams.has(stream)) return;
-      const isNew = stream.node === '';
-      try {
-        const heard = stream.hear(request);
-        proxy.node = stream.node;
-        if (isNew) {
-          const { node } = stream;
-          log.info({ node, protocol, identity: proxy.identity }, `proxy ${node} is connected by ${protocol} ADS`);
-          this.observer.connected?.(proxy);
-        }
-        this.note(proxy, heard);
-      } catch (error) {
-        this.drop(stream);
-        this.turnAway(proxy, call, error as Error);
+    const messages = new MessageStream(call, {
+      message: (bytes) => this.take(stream, bytes),
+      ended: () => messages.end(),
+      gone: () => this.drop(stream),
+    });
+    const arrival = this.arrivals.arrive(() => messages.start());
+    this.streams.set(stream, { messages, proxy, admission, arrival });
+  }
+
+  private send(proxy: ProxyStream, messages: MessageStream, answer: DiscoveryAnswer, type: ResourceType): void {
+    this.counts.responses += 1;
+    const frame = this.frames[proxy.protocol].of(answer);
+    if (this.observer.sent) {
+      const bytes = frame.reduce((sum, part) => sum + part.length, 0);
+      this.observer.sent(proxy, type, answer.resources.length + answer.removed.length, bytes);
+    }
+    messages.send(frame);
+  }
+
+  private take(stream: AdsStream, bytes: Buffer): void {
+    const connection = this.streams.get(stream);
+    // What was on its way when the stream was ended.
+    if (!connection) return;
+    const { proxy, messages, arrival } = connection;
+    const isNew = stream.node === '';
+    try {
+      const heard = stream.hear(readRequest(proxy.protocol, bytes));
+      proxy.node = stream.node;
+      if (isNew) {
+        const { node, identity, protocol } = proxy;
+        this.options.log.info({ node, protocol, identity }, `proxy ${node} is connected by ${protocol} ADS`);
+        this.observer.connected?.(proxy);
       }
-      this.review();
-    });
-    call.on('end', () => {
+      if (heard.kind === 'ack' || heard.kind === 'nack') arrival.done();
+      this.note(proxy, heard);
+    } catch (error) {
       this.drop(stream);
-      call.end();
-    });
-    call.on('cancelled', () => this.drop(stream));
-    call.on('error', () => this.drop(stream));
+      this.turnAway(proxy, messages.call, error as Error);
+    }
+    this.waits.heard(stream);
   }
 
   /** Ends a stream that may not begin or go on, and says why. */
-  private turnAway(proxy: ProxyStream, call: Call, error: Error): void {
+  private turnAway(proxy: ProxyStream, call: RawCall, error: Error): void {
     const code = error instanceof StreamError ? error.code : status.INTERNAL;
     const { node, identity } = proxy;
     const peer = call.getPeer();
@@ -211,34 +195,34 @@ export class XdsServer {
     const connection = this.streams.get(stream);
     if (!connection) return;
     this.streams.delete(stream);
+    connection.arrival.done();
     connection.admission.leave();
     stream.close();
     if (stream.node) {
       this.options.log.info({ node: stream.node }, `proxy ${stream.node} has gone`);
       this.observer.disconnected?.(connection.proxy);
     }
-    this.review();
+    this.waits.heard(stream);
   }
 
-  /** Something happened that a wait may have been for. */
-  private review(): void {
-    for (const wait of [...this.waits]) wait();
-  }
-
-  private cutStalled(afterMs: number): void {
-    for (const [stream, { call, proxy }] of [...this.streams]) {
-      if (!stream.hasStalledSince(Date.now() - afterMs)) continue;
-      this.counts.stalled += 1;
-      this.options.log.warn(
-        { node: stream.node },
-        `proxy ${stream.node} has left a response unanswered for more than ${afterMs} ms and is cut off`,
-      );
-      this.observer.stalled?.(proxy);
-      call.emit(
-        'error',
-        Object.assign(new Error('a response was left unanswered'), { code: status.DEADLINE_EXCEEDED }),
-      );
-      this.drop(stream);
+  /** Cuts off who has left a response unanswered, and ends what goes on over connections that have reached their age. */
+  private sweep(stalledAfterMs: number): void {
+    const longAgo = Date.now() - stalledAfterMs;
+    for (const [stream, { messages, proxy }] of [...this.streams]) {
+      if (stream.hasStalledSince(longAgo)) this.cutOff(stream, messages, proxy, stalledAfterMs);
+      else if (messages.isBeingRetired && !stream.hasStalledSince(Infinity)) messages.end();
     }
+  }
+
+  private cutOff(stream: AdsStream, messages: MessageStream, proxy: ProxyStream, afterMs: number): void {
+    this.counts.stalled += 1;
+    this.options.log.warn(
+      { node: proxy.node },
+      `proxy ${proxy.node} has left a response unanswered for more than ${afterMs} ms and is cut off`,
+    );
+    this.observer.stalled?.(proxy);
+    this.drop(stream);
+    if (messages.isBlocked) messages.destroyConnection();
+    else messages.fail(status.DEADLINE_EXCEEDED, 'a response was left unanswered');
   }
 }

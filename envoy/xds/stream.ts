@@ -1,7 +1,7 @@
 /** One proxy's ADS stream: its subscriptions by type, and the order in which they are answered. */
 import { resourceTypes, typeOfUrl, type ResourceKey, type ResourceType } from '../resources/resource';
 import { DeltaSubscription } from './delta-subscription';
-import { encodeDelta, encodeStateOfTheWorld } from './encoding';
+import type { DiscoveryAnswer } from './encoding';
 import { openGate, StreamError, type Admission } from './gate';
 import type { ResourceSet, ResourceView } from './resource-set';
 import { StateOfTheWorldSubscription } from './sotw-subscription';
@@ -10,7 +10,10 @@ import type { DiscoveryRequest, Heard, Standing, Subscription } from './subscrip
 export type Protocol = 'delta' | 'sotw';
 
 /** A request as it comes over the wire. */
-export type AdsRequest = DiscoveryRequest & { type_url?: string; node?: { id?: string; cluster?: string } | null };
+export type AdsRequest = DiscoveryRequest & {
+  type_url?: string;
+  node?: { id?: string; cluster?: string; client_features?: string[] } | null;
+};
 
 /** Which type names which, so that a stream that follows the one will ask for the other. */
 const parentOf: Partial<Record<ResourceType, ResourceType>> = { endpoints: 'cluster', route: 'listener' };
@@ -26,7 +29,7 @@ export class AdsStream {
   constructor(
     readonly protocol: Protocol,
     private readonly resources: ResourceSet,
-    private readonly write: (bytes: Buffer, type: ResourceType, resources: number) => void,
+    private readonly write: (answer: DiscoveryAnswer, type: ResourceType) => void,
     private readonly admission: Admission = openGate.admit(
       { getAuthContext: () => ({}), getPeer: () => '' },
       'discovery',
@@ -65,7 +68,7 @@ export class AdsStream {
 
   /** How the stream stands towards what the update of that sequence made of these resources. */
   standing(
-    keys: ResourceKey[],
+    keys: readonly ResourceKey[],
     sequence: number,
   ): { standing: Standing; refused: { key: ResourceKey; error: string }[] } {
     const refused: { key: ResourceKey; error: string }[] = [];
@@ -106,8 +109,7 @@ export class AdsStream {
       const answer = this.subscriptions.get(type)?.respond();
       if (!answer) continue;
       this.waitingSince.set(type, Date.now());
-      const bytes = this.protocol === 'delta' ? encodeDelta(answer) : encodeStateOfTheWorld(answer);
-      this.write(bytes, type, answer.resources.length + answer.removed.length);
+      this.write(answer, type);
     }
   }
 
