@@ -281,6 +281,10 @@ function comparatorSection({ comparators, detector, comparatorsTunedOn }: Report
       number(d.leadTicks.p50),
       d.difference ? `${percent(d.difference.value)} (${intervalText(d.difference)})` : '',
     ]),
+  )}${table(
+    'The best recall within each budget of false alarms per cell-day, over thresholds chosen on these very cells',
+    ['detector', ...detector.trade.map(({ budget }) => `at ${budget}`)],
+    [detector, ...comparators].map((d) => [d.name, ...d.trade.map(({ recall }) => percent(recall))]),
   )}`;
 }
 
