@@ -41,6 +41,11 @@ export interface Resource extends ResourceKey {
   ttlMs?: number;
 }
 
+/** "For Listener and Cluster resource types, there is also a wildcard subscription"; and what is asked for so is told whole. */
+export function hasWildcard(type: ResourceType): boolean {
+  return type === 'cluster' || type === 'listener';
+}
+
 const typeUrlPrefix = 'type.googleapis.com/';
 
 export function messageName(type: ResourceType): string {

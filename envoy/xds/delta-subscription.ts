@@ -1,5 +1,7 @@
 /** Incremental xDS: only what changed, each resource under its own version, removals named. */
+import { hasWildcard, type ResourceType } from '../resources/resource';
 import type { DiscoveryAnswer } from './encoding';
+import { isAwaited } from './ordering';
 import type { VersionedResource } from './resource-set';
 import { Subscription, type DiscoveryRequest, type Heard } from './subscription';
 
@@ -10,21 +12,21 @@ export class DeltaSubscription extends Subscription {
   hear(request: DiscoveryRequest): Heard {
     const subscribe = request.resource_names_subscribe ?? [];
     const unsubscribe = request.resource_names_unsubscribe ?? [];
-    const held = new Map(Object.entries(request.initial_resource_versions ?? {}));
-    if (!this.heardBefore) this.begin(subscribe, held);
+    // "initial_resource_versions" count in the first request of a type only.
+    const held = this.heardBefore ? undefined : this.begin(request, subscribe, unsubscribe);
     this.heardBefore = true;
-
     for (const name of subscribe) {
-      if (name === '*') {
-        if (!this.wildcard) this.beginWildcard(held.size === 0);
+      if (name === '*' && hasWildcard(this.type)) {
+        if (!this.wildcard) this.beginWildcard(!held?.size);
         continue;
       }
       this.names.add(name);
       // "the server must provide the resource again" if a name is subscribed anew, unless the client brought it along.
-      if (held.has(name)) this.dirty.add(name);
+      if (held?.has(name) && !this.entries.get(name)?.forced) this.dirty.add(name);
       else this.demand(name);
     }
     for (const name of unsubscribe) this.unsubscribe(name);
+    if (held) for (const name of held.keys()) if (!this.wants(name)) this.forget(name);
 
     if (!request.response_nonce) return { kind: 'request', rejected: [] };
     // A stale nonce is no answer to what is under way, but what it subscribes counts.
@@ -37,29 +39,37 @@ export class DeltaSubscription extends Subscription {
     const items = new Map<string, VersionedResource | null>();
     for (const name of this.dirty) {
       const verdict = this.judge(name);
-      if (verdict === 'wait') continue;
-      this.dirty.delete(name);
-      if (verdict === 'send') items.set(name, this.resources.get(this.type, name)!);
-      if (verdict === 'remove') items.set(name, null);
+      if (verdict.kind === 'wait') continue;
+      if (verdict.kind === 'send') items.set(name, verdict.resource);
+      if (verdict.kind === 'remove') items.set(name, null);
+      if (verdict.kind !== 'send' || !verdict.more) this.dirty.delete(name);
     }
-    if (items.size === 0 && !this.owesFirst) return null;
+    if (items.size === 0 && this.fading.size === 0 && !this.owesFirst) return null;
     this.owesFirst = false;
-    return this.answer(items, String(this.resources.sequence));
+    return this.answer(items, String(this.stream.resources.sequence));
   }
 
   protected tellsRemoval(): boolean {
     return true;
   }
 
-  /** A first request without names means everything; versions it brings from an earlier stream are taken as held. */
-  private begin(subscribe: string[], held: Map<string, string>): void {
+  /** What the proxy brings from an earlier stream is taken as held. Answers that, by name. */
+  private begin(request: DiscoveryRequest, subscribe: string[], unsubscribe: string[]): Map<string, string> {
+    const held = new Map(Object.entries(request.initial_resource_versions ?? {}));
+    const recalled = new Map(this.stream.recall(this.type).map((recollection) => [recollection.name, recollection]));
+    for (const [name, { refused }] of recalled) this.refusals.take(name, refused);
     for (const [name, version] of held) {
-      const current = this.resources.get(this.type, name);
-      const known = current?.version === version ? current : broughtAlong(this.type, name, version);
-      this.entries.set(name, { sent: known, acked: known });
+      const { lastGood, isOwed = false } = recalled.get(name) ?? {};
+      const known = [this.current(name), lastGood].find((resource) => resource?.version === version);
+      const entry = this.entry(name);
+      entry.acked = entry.sent = known ?? broughtAlong(this.type, name, version);
+      entry.forced = isOwed || isAwaited(this.type, name, this);
       this.dirty.add(name);
     }
-    if (subscribe.length === 0) this.beginWildcard(held.size === 0);
+    // "If the first request names nothing, it asks for everything"; that is for clusters and listeners alone.
+    const isEmpty = subscribe.length === 0 && !unsubscribe.includes('*');
+    if (isEmpty && hasWildcard(this.type)) this.beginWildcard(held.size === 0);
+    return held;
   }
 
   private beginWildcard(owesFirst: boolean): void {
@@ -69,8 +79,9 @@ export class DeltaSubscription extends Subscription {
   }
 
   private unsubscribe(name: string): void {
-    if (name === '*') {
+    if (name === '*' && hasWildcard(this.type)) {
       this.wildcard = false;
+      this.owesFirst = false;
       for (const known of [...this.entries.keys()]) if (!this.names.has(known)) this.forget(known);
       return;
     }
@@ -81,7 +92,7 @@ export class DeltaSubscription extends Subscription {
   }
 }
 
-function broughtAlong(type: VersionedResource['type'], name: string, version: string): VersionedResource {
+function broughtAlong(type: ResourceType, name: string, version: string): VersionedResource {
   const empty = Buffer.alloc(0);
   return { type, name, version, sequence: 0, references: 'unknown', packed: empty, wrapped: empty };
 }

@@ -11,7 +11,14 @@ export interface DiscoveryAnswer {
   resources: VersionedResource[];
   /** Names that are gone; delta only. */
   removed: string[];
+  /** What is only confirmed: its time to live begins anew. */
+  heartbeats: VersionedResource[];
+  /** The proxy knows of times to live. */
+  supportsTtl: boolean;
 }
+
+/** A resource with its name, version and time to live around it. */
+export const wrapperUrl = 'type.googleapis.com/envoy.service.discovery.v3.Resource';
 
 /** Smaller frames are copied for each stream, in one piece; the body of larger ones is shared. */
 const copiedBytes = 4096;
@@ -62,9 +69,12 @@ export class ResponseFrames {
 function isSame(one: DiscoveryAnswer, other: DiscoveryAnswer): boolean {
   return (
     one.version === other.version &&
+    one.supportsTtl === other.supportsTtl &&
+    one.heartbeats.length === other.heartbeats.length &&
     one.resources.length === other.resources.length &&
     one.removed.length === other.removed.length &&
     one.resources.every((resource, i) => resource === other.resources[i]) &&
+    one.heartbeats.every((resource, i) => resource === other.heartbeats[i]) &&
     one.removed.every((name, i) => name === other.removed[i])
   );
 }
@@ -84,16 +94,28 @@ export function packAny(typeUrl: string, value: Buffer): Buffer {
   return finish(Writer.create().uint32(field(1)).string(typeUrl).uint32(field(2)).bytes(value));
 }
 
-/** envoy.service.discovery.v3.Resource: version = 1, resource = 2, name = 3 */
-export function wrapResource(name: string, version: string, packed: Buffer): Buffer {
-  const writer = Writer.create().uint32(field(1)).string(version).uint32(field(2)).bytes(packed);
-  return finish(writer.uint32(field(3)).string(name));
+/** envoy.service.discovery.v3.Resource: version = 1, resource = 2, name = 3, ttl = 6. Without the resource, a heartbeat. */
+export function wrapResource(name: string, version: string, packed: Buffer | undefined, ttlMs?: number): Buffer {
+  const writer = Writer.create().uint32(field(1)).string(version);
+  if (packed) writer.uint32(field(2)).bytes(packed);
+  writer.uint32(field(3)).string(name);
+  if (ttlMs) writer.uint32(field(6)).bytes(durationBytes(ttlMs));
+  return finish(writer);
+}
+
+/** google.protobuf.Duration: seconds = 1, nanos = 2 */
+function durationBytes(milliseconds: number): Buffer {
+  const seconds = Math.floor(milliseconds / 1000);
+  const nanos = Math.round((milliseconds - seconds * 1000) * 1e6);
+  return finish(Writer.create().uint32(8).int64(seconds).uint32(16).int32(nanos));
 }
 
 /** DeltaDiscoveryResponse without its nonce: system_version_info = 1, resources = 2, type_url = 4, removed_resources = 6 */
 function encodeDelta(answer: DiscoveryAnswer): Buffer {
   const writer = Writer.create().uint32(field(1)).string(answer.version);
-  for (const resource of answer.resources) writer.uint32(field(2)).bytes(resource.wrapped);
+  for (const { wrapped, ttl } of answer.resources)
+    writer.uint32(field(2)).bytes(answer.supportsTtl && ttl ? ttl.wrapped : wrapped);
+  for (const { ttl } of answer.heartbeats) writer.uint32(field(2)).bytes(ttl!.wrappedHeartbeat);
   writer.uint32(field(4)).string(answer.typeUrl);
   for (const name of answer.removed) writer.uint32(field(6)).string(name);
   return finish(writer);
@@ -102,6 +124,8 @@ function encodeDelta(answer: DiscoveryAnswer): Buffer {
 /** DiscoveryResponse without its nonce: version_info = 1, resources = 2, type_url = 4 */
 function encodeStateOfTheWorld(answer: DiscoveryAnswer): Buffer {
   const writer = Writer.create().uint32(field(1)).string(answer.version);
-  for (const resource of answer.resources) writer.uint32(field(2)).bytes(resource.packed);
+  for (const { packed, ttl } of answer.resources)
+    writer.uint32(field(2)).bytes(answer.supportsTtl && ttl ? ttl.packed : packed);
+  for (const { ttl } of answer.heartbeats) writer.uint32(field(2)).bytes(ttl!.packedHeartbeat);
   return finish(writer.uint32(field(4)).string(answer.typeUrl));
 }

@@ -23,12 +23,30 @@ export function mayBeSent(resource: VersionedResource, on: Subscription): boolea
 }
 
 export function mayBeRemoved(type: ResourceType, name: string, on: Subscription): boolean {
-  return namedBy[type].every((namer) => !isNamed(type, name, on.siblings(namer)));
+  return namedBy[type].every((namer) => {
+    const its = on.stream.siblings(namer);
+    if (its) return !isNamed(type, name, its);
+    // Clusters are asked for first: a proxy that comes back may have yet to say which routes it holds.
+    return type !== 'cluster' || on.stream.hasSettled;
+  });
+}
+
+/**
+ * Whether the stream was sent anew something that cannot be used before these endpoints: a proxy that comes back and
+ * is told of a changed cluster warms it, and waits for endpoints that it says it holds already.
+ */
+export function isAwaited(type: ResourceType, name: string, on: Subscription): boolean {
+  if (type !== 'endpoints') return false;
+  for (const { sent, acked } of on.stream.siblings('cluster')?.entries.values() ?? []) {
+    if (!sent || sent.version === acked?.version || sent.references === 'unknown') continue;
+    if (sent.references.some((r) => r.type === type && r.name === name)) return true;
+  }
+  return false;
 }
 
 /** Whether something that this stream was sent, or has accepted, of the other type names the resource. */
-function isNamed(type: ResourceType, name: string, by: Subscription | undefined): boolean {
-  for (const { acked, sent } of by?.entries.values() ?? []) {
+function isNamed(type: ResourceType, name: string, by: Subscription): boolean {
+  for (const { acked, sent } of by.entries.values()) {
     for (const held of [acked, sent]) {
       if (!held) continue;
       if (held.references === 'unknown' || held.references.some((r) => r.type === type && r.name === name)) return true;
@@ -39,9 +57,9 @@ function isNamed(type: ResourceType, name: string, by: Subscription | undefined)
 
 /** "Cluster acknowledged before a route names it" (kuma#4556, kgateway#14372), and warmed, which takes its endpoints. */
 function clustersInUse(route: VersionedResource, on: Subscription): boolean {
-  const clusters = on.siblings('cluster');
+  const clusters = on.stream.siblings('cluster');
   if (!clusters || route.references === 'unknown') return true;
-  const current = (type: ResourceType, name: string) => clusters.lookUp(type, name);
+  const current = (type: ResourceType, name: string) => on.stream.resources.get(type, name);
   return route.references.every(({ type, name }) => {
     if (type !== 'cluster') return true;
     // A client that asks for clusters only after it has read the routes, as gRPC does, cannot be made to wait.
@@ -55,7 +73,7 @@ function clustersInUse(route: VersionedResource, on: Subscription): boolean {
     return (cluster.references === 'unknown' ? [] : cluster.references).every((needed) => {
       const resource = current(needed.type, needed.name);
       if (!resource || !clusters.wildcard) return true;
-      const its = on.siblings(needed.type);
+      const its = on.stream.siblings(needed.type);
       if (its?.holds(needed.name)) return true;
       return Boolean(its?.hasRejected(resource)) && !on.holds(route.name);
     });

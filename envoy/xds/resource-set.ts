@@ -10,7 +10,7 @@ import {
   type ResourceKey,
   type ResourceType,
 } from '../resources/resource';
-import { packAny, wrapResource } from './encoding';
+import { packAny, wrapperUrl, wrapResource } from './encoding';
 
 /** What one proxy can see of the resources. */
 export interface ResourceView {
@@ -20,6 +20,10 @@ export interface ResourceView {
   names(type: ResourceType): Iterable<string>;
   /** Whether the absence of the resource means nothing: its service cannot be built now. */
   isWithheld(name: string): boolean;
+  /** Whether there is a service that cannot be built now. */
+  readonly isIncomplete: boolean;
+  /** What has a time to live. */
+  fading(type: ResourceType): Iterable<VersionedResource>;
 }
 
 export interface VersionedResource extends ResourceKey {
@@ -37,6 +41,18 @@ export interface VersionedResource extends ResourceKey {
   packed: Buffer;
   /** envoy.service.discovery.v3.Resource, for delta. */
   wrapped: Buffer;
+  /** For what has a time to live, how it is told to a proxy that knows of that. */
+  ttl?: TimeToLive;
+}
+
+/** Each in both protocols: delta wraps every resource, state of the world packs the wrapper into an Any. */
+export interface TimeToLive {
+  ms: number;
+  wrapped: Buffer;
+  packed: Buffer;
+  /** "the resource field unset and the version matching": confirms without saying it again. */
+  wrappedHeartbeat: Buffer;
+  packedHeartbeat: Buffer;
 }
 
 export class ResourceSet {
@@ -47,6 +63,7 @@ export class ResourceSet {
   private readonly encodedFrom = new WeakMap<Resource, { version: string; bytes: Buffer }>();
   private updates = 0;
   private withheld: ReadonlySet<string> = new Set();
+  private readonly mortal = new Map<ResourceType, Set<string>>();
 
   /** The number of the newest update. */
   get sequence(): number {
@@ -93,12 +110,16 @@ export class ResourceSet {
           owners: resource.owners,
           packed,
           wrapped,
+          ...(resource.ttlMs && { ttl: timeToLive(name, version, packed, resource.ttlMs) }),
         });
+        if (resource.ttlMs) this.mortal.set(type, (this.mortal.get(type) ?? new Set()).add(name));
+        else this.mortal.get(type)?.delete(name);
         changed.push({ type, name });
       }
       for (const name of [...held.keys()]) {
         if (wanted.get(type)!.has(name)) continue;
         held.delete(name);
+        this.mortal.get(type)?.delete(name);
         changed.push({ type, name });
       }
     }
@@ -110,10 +131,21 @@ export class ResourceSet {
     const { byType } = this;
     const mayKnow = ({ visibleTo, owners }: VersionedResource): boolean =>
       (!visibleTo || visibleTo.includes(node)) && (!owners || (identity !== '' && owners.includes(identity)));
+    const { mortal } = this;
     const sequence = (): number => this.updates;
+    const isIncomplete = (): boolean => this.withheld.size > 0;
     return {
       get sequence() {
         return sequence();
+      },
+      get isIncomplete() {
+        return isIncomplete();
+      },
+      *fading(type) {
+        for (const name of mortal.get(type) ?? []) {
+          const resource = byType.get(type)!.get(name)!;
+          if (mayKnow(resource)) yield resource;
+        }
       },
       get: (type, name) => {
         const resource = byType.get(type)!.get(name);
@@ -126,15 +158,33 @@ export class ResourceSet {
     };
   }
 
+  /** The shortest time to live of all, milliseconds; undefined if everything lives for ever. */
+  shortestTtlMs(): number | undefined {
+    let shortest: number | undefined;
+    for (const [type, names] of this.mortal)
+      for (const name of names) shortest = Math.min(shortest ?? Infinity, this.byType.get(type)!.get(name)!.ttl!.ms);
+    return shortest;
+  }
+
   private encode(resource: Resource): { version: string; bytes: Buffer } {
     let encoded = this.encodedFrom.get(resource);
     if (!encoded) {
       const bytes = encodeStrictly(messageName(resource.type), resource.message);
-      encoded = { version: createHash('sha256').update(bytes).digest('hex').slice(0, 16), bytes };
+      // "To update the TTL the management server resends the resource": another time to live is another version.
+      const hash = createHash('sha256').update(bytes);
+      if (resource.ttlMs) hash.update(`ttl=${resource.ttlMs}`);
+      encoded = { version: hash.digest('hex').slice(0, 16), bytes };
       this.encodedFrom.set(resource, encoded);
     }
     return encoded;
   }
+}
+
+function timeToLive(name: string, version: string, packed: Buffer, ms: number): TimeToLive {
+  const wrapped = wrapResource(name, version, packed, ms);
+  const wrappedHeartbeat = wrapResource(name, version, undefined, ms);
+  const inAny = (wrapper: Buffer): Buffer => packAny(wrapperUrl, wrapper);
+  return { ms, wrapped, wrappedHeartbeat, packed: inAny(wrapped), packedHeartbeat: inAny(wrappedHeartbeat) };
 }
 
 function sameNames(one: readonly string[] | undefined, other: readonly string[] | undefined): boolean {

@@ -6,6 +6,7 @@ import type { Resource, ResourceKey, ResourceType } from '../resources/resource'
 import { Arrivals, type Arrival, type ArrivalLimits } from './arrivals';
 import { ResponseFrames, type DiscoveryAnswer } from './encoding';
 import { ResourceSet } from './resource-set';
+import { NodeMemory } from './node-memory';
 import { openGate, StreamError, type Admission, type StreamGate } from './gate';
 import { MessageStream, type RawCall } from './message-stream';
 import type { ProxyStream, XdsObserver } from './observer';
@@ -44,6 +45,8 @@ export class XdsServer {
   private readonly arrivals: Arrivals;
   private readonly frames = { delta: new ResponseFrames('delta'), sotw: new ResponseFrames('sotw') };
   private readonly sweeper: NodeJS.Timeout;
+  private readonly memory = new NodeMemory();
+  private heart: { everyMs: number; timer: NodeJS.Timeout } | undefined;
   /** Since the start, for metrics and tests. */
   readonly counts = { responses: 0, acks: 0, nacks: 0, stale: 0, stalled: 0 };
 
@@ -75,6 +78,7 @@ export class XdsServer {
     const changed = this.resources.update(resources, withheld);
     if (changed.length > 0) this.observer.published?.(changed, this.resources.sequence);
     if (changed.length > 0) for (const stream of this.streams.keys()) stream.touch(changed);
+    this.keepAlive();
     this.waits.published();
     return changed;
   }
@@ -98,6 +102,7 @@ export class XdsServer {
   /** Ends all streams; Envoy would never end its own. */
   close(): void {
     clearInterval(this.sweeper);
+    clearInterval(this.heart?.timer);
     this.arrivals.close();
     for (const { messages } of this.streams.values()) messages.end();
     this.waits.close();
@@ -122,6 +127,7 @@ export class XdsServer {
       this.resources,
       (answer, type) => this.send(proxy, messages, answer, type),
       admission,
+      this.memory,
     );
     const messages = new MessageStream(call, {
       message: (bytes) => this.take(stream, bytes),
@@ -203,6 +209,18 @@ export class XdsServer {
       this.observer.disconnected?.(connection.proxy);
     }
     this.waits.heard(stream);
+  }
+
+  /** What has a time to live is confirmed in time, looked after often enough for the shortest. */
+  private keepAlive(): void {
+    const shortestMs = this.resources.shortestTtlMs();
+    const everyMs = shortestMs && Math.max(10, Math.floor(shortestMs / 12));
+    if (everyMs === this.heart?.everyMs) return;
+    clearInterval(this.heart?.timer);
+    const beat = (): void => {
+      for (const stream of this.streams.keys()) stream.beat(Date.now());
+    };
+    this.heart = everyMs ? { everyMs, timer: setInterval(beat, everyMs).unref() } : undefined;
   }
 
   /** Cuts off who has left a response unanswered, and ends what goes on over connections that have reached their age. */

@@ -1,5 +1,6 @@
-/** State of the world: each answer for clusters and listeners is the whole truth; for endpoints and routes, news only. */
+/** State of the world: each answer for clusters and listeners is the whole truth; for all others, news only. */
 import { createHash } from 'node:crypto';
+import { hasWildcard } from '../resources/resource';
 import type { DiscoveryAnswer } from './encoding';
 import type { VersionedResource } from './resource-set';
 import { Subscription, type DiscoveryRequest, type Heard } from './subscription';
@@ -15,6 +16,7 @@ export class StateOfTheWorldSubscription extends Subscription {
     const nonce = request.response_nonce ?? '';
     // "the server should ignore" a request with a stale nonce: its sender will ask again once it has read the newer one.
     if (nonce !== '' && this.heardBefore && nonce !== this.lastNonce) return { kind: 'stale', rejected: [] };
+    if (!this.heardBefore) this.begin();
     this.subscribe(request.resource_names ?? []);
     this.heardBefore = true;
     if (nonce === '' || nonce !== this.inFlight?.nonce) return { kind: 'request', rejected: [] };
@@ -22,24 +24,25 @@ export class StateOfTheWorldSubscription extends Subscription {
   }
 
   respond(): DiscoveryAnswer | null {
-    if (this.inFlight) return null;
+    if (this.inFlight || this.mustKeepSilent()) return null;
     const waiting = new Set<string>();
-    const news = new Set<string>();
+    const news = new Map<string, VersionedResource | null>();
     for (const name of this.dirty) {
       const verdict = this.judge(name);
-      if (verdict === 'wait') waiting.add(name);
+      if (verdict.kind === 'send') news.set(name, verdict.resource);
+      if (verdict.kind === 'wait' || (verdict.kind === 'send' && verdict.more)) waiting.add(name);
       // A name that never was is no news to anybody.
-      else if (verdict === 'send' || (verdict === 'remove' && this.entries.get(name)?.sent)) news.add(name);
+      if (verdict.kind === 'remove' && this.entries.get(name)?.sent) news.set(name, null);
     }
-    const isDue = this.owes || news.size > 0;
-    if (!isDue) {
-      this.keepDirty(waiting);
-      return null;
-    }
-    const items = this.isWhole() ? this.everything(waiting) : this.only(news);
-    // A client that named what does not exist is kept waiting in silence, and answered when it does.
-    if (items.size === 0 && !this.wildcard && !this.hasSent()) return null;
-    this.keepDirty(waiting);
+    this.dirty.clear();
+    for (const name of waiting) this.dirty.add(name);
+    // An answer that tells everything confirms everything; leaving a name out would delete it.
+    if (this.isWhole() && this.fading.size > 0) this.owes = true;
+    if (news.size === 0 && this.fading.size === 0 && !this.owes) return null;
+    const items = this.isWhole() ? this.everything(waiting) : news;
+    if (this.isWhole()) this.fading.clear();
+    // A client that named only what does not exist is kept waiting in silence, and answered when it does.
+    if (items.size === 0 && this.fading.size === 0 && !this.wildcard && this.lastNonce === '') return null;
     this.owes = false;
     const answer = this.answer(items, versionOf(items));
     this.lastNonce = answer.nonce;
@@ -50,15 +53,27 @@ export class StateOfTheWorldSubscription extends Subscription {
     return this.isWhole();
   }
 
-  /** Clusters and listeners: what an answer leaves out is deleted. */
-  private isWhole(): boolean {
-    return this.type === 'cluster' || this.type === 'listener';
+  protected override isWhole(): boolean {
+    return hasWildcard(this.type);
+  }
+
+  /** A proxy that comes back holds what it accepted, and refuses what it refused. */
+  private begin(): void {
+    for (const { name, refused, lastGood } of this.stream.recall(this.type)) {
+      this.refusals.take(name, refused);
+      if (lastGood) Object.assign(this.entry(name), { sent: lastGood, acked: lastGood });
+    }
+  }
+
+  /** While a service cannot be built, the whole truth is not known, and what is left out would be deleted. */
+  private mustKeepSilent(): boolean {
+    return this.isWhole() && this.lastNonce === '' && this.stream.isReconnected && this.stream.resources.isIncomplete;
   }
 
   /** Every request carries the full list of names. */
   private subscribe(list: string[]): void {
     const names = new Set(list);
-    const explicit = names.delete('*');
+    const explicit = hasWildcard(this.type) && names.delete('*');
     // "if the first request names nothing, it asks for everything"; naming anything ends that for good.
     const legacy = this.isWhole() && list.length === 0 && (!this.heardBefore || this.legacyWildcard);
     this.legacyWildcard = legacy;
@@ -68,7 +83,7 @@ export class StateOfTheWorldSubscription extends Subscription {
       this.touchAll();
     }
     this.wildcard = wildcard;
-    for (const name of [...this.names]) {
+    for (const name of this.names) {
       if (names.has(name)) continue;
       this.names.delete(name);
       if (!wildcard) this.forget(name);
@@ -84,29 +99,16 @@ export class StateOfTheWorldSubscription extends Subscription {
   /** All there is to say, in place of what was refused what was good before, and what must not go yet. */
   private everything(waiting: Set<string>): Map<string, VersionedResource | null> {
     const items = new Map<string, VersionedResource | null>();
-    for (const name of new Set([...this.resources.names(this.type), ...this.entries.keys()])) {
+    for (const name of new Set([...this.stream.resources.names(this.type), ...this.entries.keys()])) {
       if (!this.wants(name)) continue;
-      const resource = this.resources.get(this.type, name);
+      const resource = this.current(name);
       const entry = this.entries.get(name);
-      const isHeldBack = waiting.has(name) || (resource && entry?.rejected?.has(resource.version));
+      const isHeldBack = waiting.has(name) || (resource && this.hasRejected(resource));
       const effective = isHeldBack ? (entry?.acked ?? entry?.sent) : resource;
       if (effective) items.set(name, effective);
       else if (entry?.sent) items.set(name, null);
     }
     return items;
-  }
-
-  private only(news: Set<string>): Map<string, VersionedResource | null> {
-    return new Map([...news].map((name) => [name, this.resources.get(this.type, name)!]));
-  }
-
-  private keepDirty(waiting: Set<string>): void {
-    this.dirty.clear();
-    for (const name of waiting) this.dirty.add(name);
-  }
-
-  private hasSent(): boolean {
-    return this.lastNonce !== '';
   }
 }
 

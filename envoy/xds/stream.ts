@@ -5,57 +5,73 @@ import type { DiscoveryAnswer } from './encoding';
 import { openGate, StreamError, type Admission } from './gate';
 import type { ResourceSet, ResourceView } from './resource-set';
 import { StateOfTheWorldSubscription } from './sotw-subscription';
-import type { DiscoveryRequest, Heard, Standing, Subscription } from './subscription';
+import type { NodeMemory } from './node-memory';
+import type { DiscoveryRequest, Heard, Recollection, Standing, StreamContext, Subscription } from './subscription';
 
 export type Protocol = 'delta' | 'sotw';
 
 /** A request as it comes over the wire. */
-export type AdsRequest = DiscoveryRequest & {
-  type_url?: string;
-  node?: { id?: string; cluster?: string; client_features?: string[] } | null;
-};
+export type AdsRequest = DiscoveryRequest & { type_url?: string; node?: Node | null };
+
+interface Node {
+  id?: string;
+  cluster?: string;
+  client_features?: string[];
+}
 
 /** Which type names which, so that a stream that follows the one will ask for the other. */
 const parentOf: Partial<Record<ResourceType, ResourceType>> = { endpoints: 'cluster', route: 'listener' };
 
-export class AdsStream {
+/** What a client declares that knows of times to live; the second name is that of the documentation of the protocol. */
+const ttlFeatures: Record<Protocol, string[]> = {
+  delta: ['xds.config.supports-resource-ttl', 'xds.config.resource-in-sotw'],
+  sotw: ['xds.config.resource-in-sotw', 'xds.config.supports-resource-in-sotw'],
+};
+
+/** So long a proxy that comes back is given to say what of each type it holds; Envoy does it in one burst. */
+const settlesWithinMs = 1000;
+
+export class AdsStream implements StreamContext {
   node = '';
   private readonly subscriptions = new Map<ResourceType, Subscription>();
-  /** What this proxy can see; known once its node is. */
-  private view: ResourceView | undefined;
+  /** What this proxy can see; replaced once its node is known. */
+  resources: ResourceView;
+  isReconnected = false;
+  hasSettled = true;
+  supportsTtl = false;
   private readonly waitingSince = new Map<ResourceType, number>();
   private scheduled: NodeJS.Immediate | undefined;
+  private settling: NodeJS.Timeout | undefined;
 
   constructor(
     readonly protocol: Protocol,
-    private readonly resources: ResourceSet,
+    private readonly all: ResourceSet,
     private readonly write: (answer: DiscoveryAnswer, type: ResourceType) => void,
     private readonly admission: Admission = openGate.admit(
       { getAuthContext: () => ({}), getPeer: () => '' },
       'discovery',
     ),
-  ) {}
+    private readonly memory?: NodeMemory,
+  ) {
+    this.resources = all.seenBy('', '');
+  }
 
   /** Takes a request in. Answers are written soon after, so that a burst of requests is answered together. */
   hear(request: AdsRequest): Heard & { type: ResourceType } {
     // "only the first message on the stream is guaranteed to carry the node"; a later, different one is ignored.
-    if (!this.node) {
-      const { id = '', cluster = '' } = request.node ?? {};
-      if (!id) throw new StreamError('the first request names no node id; set node.id in the bootstrap');
-      this.admission.bind({ id, cluster });
-      this.node = id;
-    }
-    this.view ??= this.resources.seenBy(this.node, this.admission.identity);
+    if (!this.node) this.introduce(request.node ?? {});
     const type = typeOfUrl(request.type_url ?? '');
     if (!type) {
       const known = resourceTypes.map((t) => t.message).join(', ');
       throw new StreamError(`type_url ${request.type_url || '(none)'} is not served here; known are ${known}`);
     }
+    if (!this.subscriptions.has(type) && bringsState(request)) this.welcomeBack();
     const subscription = this.subscription(type);
     const asked = (request.resource_names ?? []).length + (request.resource_names_subscribe ?? []).length;
     this.admission.hear({ names: asked, held: subscription.names.size });
     const heard = subscription.hear(request);
     if (heard.kind === 'ack' || heard.kind === 'nack') this.waitingSince.delete(type);
+    if (heard.kind === 'nack') this.remember();
     this.scheduled ??= setImmediate(() => this.flush());
     return { ...heard, type };
   }
@@ -89,13 +105,54 @@ export class AdsStream {
     return [...this.waitingSince.values()].some((since) => since < time);
   }
 
+  /** Confirms what the proxy would otherwise drop at the end of its time to live. */
+  beat(now: number): void {
+    for (const subscription of this.subscriptions.values()) subscription.beat(now);
+    this.flush();
+  }
+
+  siblings(type: ResourceType): Subscription | undefined {
+    return this.subscriptions.get(type);
+  }
+
+  recall(type: ResourceType): Recollection[] {
+    return (this.isReconnected && this.memory?.of(this.node, type)) || [];
+  }
+
   close(): void {
     clearImmediate(this.scheduled);
+    clearTimeout(this.settling);
+    if (this.node) this.remember();
+  }
+
+  private introduce({ id = '', cluster = '', client_features: features = [] }: Node): void {
+    if (!id) throw new StreamError('the first request names no node id; set node.id in the bootstrap');
+    this.admission.bind({ id, cluster });
+    this.node = id;
+    this.resources = this.all.seenBy(id, this.admission.identity);
+    this.supportsTtl = ttlFeatures[this.protocol].some((feature) => features.includes(feature));
+  }
+
+  private welcomeBack(): void {
+    if (this.isReconnected) return;
+    this.isReconnected = true;
+    this.hasSettled = false;
+    this.settling = setTimeout(() => {
+      this.hasSettled = true;
+      this.flush();
+    }, settlesWithinMs).unref();
+  }
+
+  private remember(): void {
+    this.memory?.keep(
+      this.node,
+      [...this.subscriptions.values()].flatMap((subscription) => subscription.recollections()),
+    );
   }
 
   private standingOf({ type, name }: ResourceKey, sequence: number): Standing {
     const own = this.subscriptions.get(type)?.standing(name, sequence) ?? 'unconcerned';
-    if (own !== 'unconcerned' || !this.view?.get(type, name)) return own;
+    if (own !== 'unconcerned' || !this.resources.get(type, name)) return own;
     const parent = parentOf[type];
     // A proxy that follows all clusters is about to ask for this one's endpoints: it does not have them yet.
     return parent && this.subscriptions.get(parent)?.wildcard ? 'pending' : own;
@@ -117,9 +174,14 @@ export class AdsStream {
     let subscription = this.subscriptions.get(type);
     if (!subscription) {
       const Kind = this.protocol === 'delta' ? DeltaSubscription : StateOfTheWorldSubscription;
-      subscription = new Kind(type, this.view!, (other) => this.subscriptions.get(other));
+      subscription = new Kind(type, this);
       this.subscriptions.set(type, subscription);
     }
     return subscription;
   }
+}
+
+/** Whether the client holds something from an earlier stream. */
+function bringsState(request: AdsRequest): boolean {
+  return Boolean(request.version_info) || Object.keys(request.initial_resource_versions ?? {}).length > 0;
 }

@@ -5,24 +5,18 @@
  */
 import { typeUrl, type ResourceType } from '../resources/resource';
 import type { DiscoveryAnswer } from './encoding';
-import type { ResourceView, VersionedResource } from './resource-set';
 import { mayBeRemoved, mayBeSent } from './ordering';
+import { culpritsOf, Refusals, type Rejection } from './refusals';
+import type { ResourceView, VersionedResource } from './resource-set';
 
 /** One resource on this stream. `null`: told that it is gone. `undefined`: nothing said. */
 export interface Entry {
   sent: VersionedResource | null | undefined;
   acked: VersionedResource | null | undefined;
-  /** Versions this stream has refused, with its words. They are never sent to it again. */
-  rejected?: Map<string, string>;
   /** Owed an answer whatever it has: it asked again. */
   forced?: boolean;
-}
-
-export interface Rejection {
-  type: ResourceType;
-  name: string;
-  version: string;
-  error: string;
+  /** When it was last sent or confirmed, epoch milliseconds; only for what has a time to live. */
+  confirmedAt?: number;
 }
 
 /** What a request turned out to be. */
@@ -46,17 +40,46 @@ export interface DiscoveryRequest {
   initial_resource_versions?: Record<string, string>;
 }
 
-/** The other subscriptions of the same stream, for ordering between types. */
-export type Siblings = (type: ResourceType) => Subscription | undefined;
+/** What is known of a proxy's resource from its streams before this one. */
+export interface Recollection {
+  type: ResourceType;
+  name: string;
+  refused: ReadonlyMap<string, string>;
+  /** What it accepted last. */
+  lastGood: VersionedResource | undefined;
+  /** It waited for the resource, although it may hold that very version. */
+  isOwed: boolean;
+}
 
-export type Verdict = 'settled' | 'wait' | 'send' | 'remove';
+/** What a subscription must know of the stream it is part of. */
+export interface StreamContext {
+  resources: ResourceView;
+  /** The other subscriptions of the same stream, for ordering between types. */
+  siblings(type: ResourceType): Subscription | undefined;
+  /** The proxy holds things from an earlier stream. */
+  readonly isReconnected: boolean;
+  /** The proxy has had time to ask for all it holds; until then silence about a type means nothing. */
+  readonly hasSettled: boolean;
+  /** The proxy understands a time to live and its renewal. */
+  readonly supportsTtl: boolean;
+  /** What earlier streams of a proxy that came back have left behind; nothing for one that started anew. */
+  recall(type: ResourceType): Recollection[];
+}
+
+export type Verdict =
+  | { kind: 'settled' | 'wait' | 'remove' }
+  /** `more`: something newer has to wait and is due later. */
+  | { kind: 'send'; resource: VersionedResource; more?: boolean };
 
 export abstract class Subscription {
   wildcard = false;
   readonly names = new Set<string>();
   readonly entries = new Map<string, Entry>();
+  readonly refusals = new Refusals();
   /** Names that may be owed something. */
   protected readonly dirty = new Set<string>();
+  /** Names whose time to live is to be renewed. */
+  protected readonly fading = new Set<string>();
   protected nonces = 0;
   protected heardBefore = false;
   /** At most one response is under way; whatever changes meanwhile is sent, in its latest version, after the answer. */
@@ -64,13 +87,12 @@ export abstract class Subscription {
 
   constructor(
     readonly type: ResourceType,
-    protected readonly resources: ResourceView,
-    readonly siblings: Siblings,
+    readonly stream: StreamContext,
   ) {}
 
   abstract hear(request: DiscoveryRequest): Heard;
   abstract respond(): DiscoveryAnswer | null;
-  /** Whether this protocol can say that this resource is gone. */
+  /** Whether this protocol can say that a resource of this type is gone. */
   protected abstract tellsRemoval(): boolean;
 
   wants(name: string): boolean {
@@ -82,30 +104,54 @@ export abstract class Subscription {
     if (this.wants(name)) this.dirty.add(name);
   }
 
-  /** What this stream has accepted of the resource; an older version counts. */
+  /** Notes what has to be confirmed before the proxy drops it: each a third of its time to live after the last word. */
+  beat(now: number): void {
+    if (!this.stream.supportsTtl) return;
+    for (const resource of this.stream.resources.fading(this.type)) {
+      const entry = this.entries.get(resource.name);
+      if (!entry?.acked || entry.acked !== entry.sent || entry.acked.version !== resource.version) continue;
+      if (now - (entry.confirmedAt ?? 0) >= resource.ttl!.ms / 3) this.fading.add(resource.name);
+    }
+  }
+
+  /** Whether this stream has accepted the resource; an older version counts. */
   holds(name: string): boolean {
     return Boolean(this.entries.get(name)?.acked);
   }
 
-  /** The resource as it should be now. */
-  lookUp(type: ResourceType, name: string): VersionedResource | undefined {
-    return this.resources.get(type, name);
-  }
-
   hasRejected(resource: VersionedResource): boolean {
-    return this.entries.get(resource.name)?.rejected?.has(resource.version) ?? false;
+    return this.refusals.error(resource) !== undefined;
   }
 
   /** Whether the stream has accepted what the update of that sequence, or a later one, made of the resource. */
   standing(name: string, sequence: number): Standing {
-    const entry = this.entries.get(name);
-    const resource = this.resources.get(this.type, name);
     if (!this.wants(name)) return 'unconcerned';
+    const entry = this.entries.get(name);
+    const resource = this.current(name);
     if (!resource) return !this.tellsRemoval() || !entry?.acked ? 'acked' : 'pending';
-    const error = entry?.rejected?.get(resource.version);
+    const error = this.refusals.error(resource);
     if (error !== undefined) return { rejected: error };
     const { acked } = entry ?? {};
     return acked && (acked.version === resource.version || acked.sequence >= sequence) ? 'acked' : 'pending';
+  }
+
+  /** What a later stream of the same proxy should know. */
+  recollections(): Recollection[] {
+    const names = new Set(this.refusals.names());
+    for (const [name, { forced }] of this.entries) if (forced) names.add(name);
+    for (const name of this.inFlight?.items.keys() ?? []) if (this.isRepeated(name)) names.add(name);
+    return [...names].map((name) => ({
+      type: this.type,
+      name,
+      refused: this.refusals.of(name),
+      lastGood: this.entries.get(name)?.acked ?? undefined,
+      isOwed: Boolean(this.entries.get(name)?.forced) || this.isRepeated(name),
+    }));
+  }
+
+  /** The resource as it should be now. */
+  protected current(name: string): VersionedResource | undefined {
+    return this.stream.resources.get(this.type, name);
   }
 
   protected entry(name: string): Entry {
@@ -120,42 +166,48 @@ export abstract class Subscription {
     this.dirty.add(name);
   }
 
+  /** Its refusals are remembered: should it ask again, it must not be sent them. */
   protected forget(name: string): void {
     this.entries.delete(name);
     this.dirty.delete(name);
+    this.fading.delete(name);
   }
 
   protected touchAll(): void {
-    for (const name of this.resources.names(this.type)) this.dirty.add(name);
+    for (const name of this.stream.resources.names(this.type)) this.dirty.add(name);
     for (const name of this.entries.keys()) this.dirty.add(name);
   }
 
   /** What to do about one name now. */
   protected judge(name: string): Verdict {
-    if (!this.wants(name)) return 'settled';
+    if (!this.wants(name)) return { kind: 'settled' };
     const entry = this.entries.get(name);
-    const resource = this.resources.get(this.type, name);
-    if (resource) {
-      if (entry?.rejected?.has(resource.version)) return 'settled';
-      if (!entry?.forced && entry?.sent?.version === resource.version) return 'settled';
-      return mayBeSent(resource, this) ? 'send' : 'wait';
+    const resource = this.current(name);
+    if (!resource) return this.judgeAbsent(name, entry);
+    const isRefused = this.hasRejected(resource);
+    if (!isRefused && mayBeSent(resource, this)) {
+      const isKnown = !entry?.forced && entry?.sent?.version === resource.version;
+      return isKnown ? { kind: 'settled' } : { kind: 'send', resource };
     }
-    if (!this.tellsRemoval()) return 'settled';
-    if (this.resources.isWithheld(name)) return 'wait';
-    if (!entry?.forced && (entry?.sent === null || (!entry?.sent && !this.names.has(name)))) return 'settled';
-    return !entry?.sent || mayBeRemoved(this.type, name, this) ? 'remove' : 'wait';
+    // It asks again while what it should have is refused or has to wait: the answer is what it accepted before.
+    const { acked } = entry ?? {};
+    if (entry?.forced && acked && acked.packed.length > 0 && !this.hasRejected(acked))
+      return { kind: 'send', resource: acked, more: !isRefused };
+    return { kind: isRefused ? 'settled' : 'wait' };
   }
 
   protected answer(items: Map<string, VersionedResource | null>, version: string): DiscoveryAnswer {
     const nonce = String((this.nonces += 1));
+    const now = Date.now();
     for (const [name, resource] of items) {
       const entry = this.entry(name);
-      const renewed = entry.sent && resource && entry.sent.version !== resource.version;
+      const isRenewed = entry.sent && resource && entry.sent.version !== resource.version;
       entry.sent = resource;
       entry.forced = false;
-      // Envoy warms a changed cluster and waits for its endpoints again (envoy#33607, #13009).
-      if (renewed && this.type === 'cluster') this.demandReferenced(resource);
+      if (resource?.ttl) entry.confirmedAt = now;
+      if (isRenewed && this.type === 'cluster') this.demandEndpoints(resource);
     }
+    const heartbeats = this.heartbeats(items, now);
     this.inFlight = { nonce, items };
     const resources: VersionedResource[] = [];
     const removed: string[] = [];
@@ -163,23 +215,32 @@ export abstract class Subscription {
       if (resource) resources.push(resource);
       else removed.push(name);
     }
-    return { typeUrl: typeUrl(this.type), nonce, version, resources, removed };
+    const { supportsTtl } = this.stream;
+    return { typeUrl: typeUrl(this.type), nonce, version, resources, removed, heartbeats, supportsTtl };
   }
 
   /** "error_detail alone marks a NACK" (envoy#14841), whatever version the request carries. */
   protected settle(request: DiscoveryRequest): Heard {
     const { items } = this.inFlight!;
     this.inFlight = null;
-    if (!request.error_detail) {
-      for (const [name, resource] of items) {
-        const entry = this.entries.get(name);
-        if (!entry) continue;
-        entry.acked = resource;
-        if (resource === null && !this.names.has(name)) this.entries.delete(name);
-      }
-      return { kind: 'ack', rejected: [] };
-    }
-    return { kind: 'nack', rejected: this.reject(items, request.error_detail.message ?? '') };
+    if (request.error_detail) return { kind: 'nack', rejected: this.reject(items, request.error_detail.message ?? '') };
+    for (const [name, resource] of items) this.accept(name, resource);
+    return { kind: 'ack', rejected: [] };
+  }
+
+  private judgeAbsent(name: string, entry: Entry | undefined): Verdict {
+    if (!this.tellsRemoval()) return { kind: 'settled' };
+    if (this.stream.resources.isWithheld(name)) return { kind: 'wait' };
+    if (!entry?.forced && (entry?.sent === null || (!entry?.sent && !this.names.has(name)))) return { kind: 'settled' };
+    return { kind: !entry?.sent || mayBeRemoved(this.type, name, this) ? 'remove' : 'wait' };
+  }
+
+  private accept(name: string, resource: VersionedResource | null): void {
+    const entry = this.entries.get(name);
+    // It was unsubscribed meanwhile.
+    if (!entry) return;
+    entry.acked = resource;
+    if (resource === null && !this.names.has(name)) this.entries.delete(name);
   }
 
   /**
@@ -187,34 +248,52 @@ export abstract class Subscription {
    * without them. If it names nobody, all that was new in the response is held back.
    */
   private reject(items: Map<string, VersionedResource | null>, error: string): Rejection[] {
-    const fresh: VersionedResource[] = [];
+    const sent = [...items.values()].filter((resource) => resource !== null);
+    const isFresh = ({ name, version }: VersionedResource): boolean =>
+      this.entries.get(name)?.acked?.version !== version;
+    const culprits = culpritsOf(sent, sent.filter(isFresh), error);
     for (const [name, resource] of items) {
       const entry = this.entries.get(name);
       if (!entry) continue;
-      if (resource && resource.version !== entry.acked?.version) fresh.push(resource);
-      // What was only repeated, or told to be gone, is not what was refused.
-      if (resource) entry.sent = entry.acked;
+      // Nobody can refuse an absence: told alone, it has been taken.
+      if (!resource && culprits.length === 0) {
+        this.accept(name, resource);
+        continue;
+      }
+      // What was repeated for a reason was refused together with the culprit, so the reason stands.
+      if (resource && !isFresh(resource) && !culprits.includes(resource) && !this.isWhole()) entry.forced = true;
+      entry.sent = entry.acked;
       this.dirty.add(name);
     }
-    const named = fresh.filter((resource) => mentions(error, resource.name));
-    const culprits = named.length > 0 ? named : fresh;
-    return culprits.map((resource) => {
-      const entry = this.entry(resource.name);
-      (entry.rejected ??= new Map()).set(resource.version, error);
-      return { type: this.type, name: resource.name, version: resource.version, error };
-    });
+    return culprits.map((resource) => this.refusals.add(resource, error));
   }
 
-  private demandReferenced(cluster: VersionedResource): void {
-    const endpoints = this.siblings('endpoints');
-    for (const { name } of cluster.references === 'unknown' ? [] : cluster.references) {
-      if (endpoints?.wants(name)) endpoints.demand(name);
+  /** Clusters and listeners by state of the world: what an answer leaves out is deleted. */
+  protected isWhole(): boolean {
+    return false;
+  }
+
+  private isRepeated(name: string): boolean {
+    const resource = this.inFlight?.items.get(name);
+    return Boolean(resource) && this.entries.get(name)?.acked?.version === resource?.version;
+  }
+
+  private heartbeats(items: Map<string, unknown>, now: number): VersionedResource[] {
+    const heartbeats: VersionedResource[] = [];
+    for (const name of this.fading) {
+      const entry = this.entries.get(name);
+      if (items.has(name) || !entry?.acked?.ttl) continue;
+      entry.confirmedAt = now;
+      heartbeats.push(entry.acked);
     }
+    this.fading.clear();
+    return heartbeats;
   }
-}
 
-/** Whether the text names the resource as a word of its own: `shop` is not named by `shop|a`. */
-export function mentions(text: string, name: string): boolean {
-  const literal = name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
-  return new RegExp(`(^|[^\\w|-])${literal}($|[^\\w|-])`).test(text);
+  /** Envoy warms a changed cluster and waits for its endpoints again (envoy#33607, #13009). */
+  private demandEndpoints(cluster: VersionedResource): void {
+    const endpoints = this.stream.siblings('endpoints');
+    for (const { type, name } of cluster.references === 'unknown' ? [] : cluster.references)
+      if (type === 'endpoints' && endpoints?.wants(name)) endpoints.demand(name);
+  }
 }
