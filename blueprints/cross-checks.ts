@@ -83,7 +83,34 @@ function checkService(
       path: ['policy', 'prepare', 'exit'],
       reason: `must not be above shift.exit (${shift.exit}), is ${prepare.exit}`,
     });
-  return problems;
+  return [...problems, ...checkTransport({ document, spec })];
+}
+
+/** Settings that do not go together. */
+function checkTransport({ document, spec }: Placed<ServiceDocument>): Problem[] {
+  const conflicts: [boolean, (string | number)[], string][] = [
+    [
+      spec.affinity !== undefined && spec.distribution === 'weighted-clusters',
+      ['affinity'],
+      'goes with distribution locality-weights only: among weighted clusters the cluster is chosen at random before the cookie is looked at, and choosing it by a hash of the cookie would move sessions at every step',
+    ],
+    [
+      spec.grpc.proxyless && spec.protocol !== 'grpc',
+      ['grpc', 'proxyless'],
+      `goes with protocol grpc only, not with ${spec.protocol}`,
+    ],
+    [
+      spec.grpc.proxyless && spec.tls !== undefined,
+      ['grpc', 'proxyless'],
+      'does not go with tls: gRPC clients take certificates from providers of their own bootstrap and refuse any other',
+    ],
+    [
+      spec.protocol === 'grpc' && spec.mirror.percent > 0 && spec.mirror.paths.length === 0,
+      ['mirror', 'paths'],
+      'is empty: every gRPC call is a POST, so name those that only read',
+    ],
+  ];
+  return conflicts.filter(([isSo]) => isSo).map(([, path, reason]) => ({ document, path, reason }));
 }
 
 function checkListeners(services: Placed<ServiceDocument>[], known: Known): Problem[] {

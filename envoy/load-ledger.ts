@@ -1,4 +1,6 @@
-/** What load reports say about each cell of each cluster: rates over the last seconds, totals, and how old that is. */
+/** What load reports say about each cell of each cluster: rates over the last seconds, totals, and what is not known. */
+import type { CellLatency } from './latency-ledger';
+import { measuredShare } from './measured-share';
 
 /** One locality's figures in one report. */
 export interface CellReport {
@@ -23,8 +25,10 @@ export interface ClusterReport {
 export interface CellLoad {
   /** Whether a report of the last seconds covers the cell. If not, the rates say nothing. */
   measured: boolean;
+  /** Of the proxies that report; if one is silent, the true rate is higher. */
   requestsPerSecond: number;
   errorRatio: number;
+  /** As last reported: a cell that is left out of a report keeps what it had. */
   requestsInFlight: number;
   /** Share of the cluster's requests in basis points. */
   measuredBp: number;
@@ -33,6 +37,29 @@ export interface CellLoad {
   /** Since the ledger began. */
   requestsTotal: number;
   errorsTotal: number;
+  /**
+   * Bounds of the true share at 95 % confidence, in basis points, from the number of requests (Wilson's interval). It
+   * takes each pick for random; Envoy's are not, see `measured-share.ts`: the truth lies well within. 0 to 10,000
+   * without any request.
+   */
+  measuredLowBp?: number;
+  measuredHighBp?: number;
+  /** Requests of the whole service on which shares are reckoned. */
+  requestsSeen?: number;
+  /** Proxies whose part is missing, because they have stopped reporting though they are connected. */
+  silentProxies?: string[];
+  /** Proxies that have not reported for the first time yet; Envoy loses the first interval of a new cluster. */
+  startingProxies?: string[];
+  /** Of the sampled requests; missing if the service has none sampled or nothing reached the cell. */
+  latency?: CellLatency;
+}
+
+/** How a proxy's load reports stand. */
+export interface ReportingProxy {
+  node: string;
+  state: 'reporting' | 'silent' | 'starting';
+  /** Since its last report; for a proxy that is starting, since it connected. */
+  ageMs: number;
 }
 
 interface Kept {
@@ -55,13 +82,46 @@ interface Cluster {
   totals: Map<string, CellTotals>;
 }
 
+interface Node {
+  connectedAt: number;
+  lastAt: number | undefined;
+}
+
 export class LoadLedger {
   private readonly clusters = new Map<string, Cluster>();
+  private readonly nodes = new Map<string, Node>();
 
-  /** @param windowMs how far back rates look; several reports must fit in. */
-  constructor(private readonly windowMs = 5000) {}
+  /**
+   * @param windowMs how far back rates look; several reports must fit in.
+   * @param silentAfterMs without a report for this long a connected proxy is silent.
+   */
+  constructor(
+    private readonly windowMs = 5000,
+    private readonly silentAfterMs = 3000,
+  ) {}
 
-  /** Takes in one node's report, received at that time (milliseconds, monotonic). */
+  /** A proxy has opened its stream: from now on its silence means something. */
+  connected(node: string, at: number): void {
+    this.nodes.set(node, { connectedAt: at, lastAt: undefined });
+  }
+
+  /**
+   * Takes in all that one node says at once, at that time (milliseconds, monotonic). A cluster of which it has spoken
+   * before and does not now has issued nothing meanwhile.
+   */
+  heard(node: string, reports: ClusterReport[], at: number): void {
+    const before = this.nodes.get(node);
+    for (const report of reports) this.record(node, report, at);
+    const spoken = new Set(reports.map(({ cluster }) => cluster));
+    const quietMs = before?.lastAt === undefined ? 0 : at - before.lastAt;
+    if (quietMs > 0)
+      for (const [name, cluster] of this.clusters)
+        if (!spoken.has(name) && cluster.reports.has(node))
+          this.record(node, { cluster: name, intervalMs: quietMs, cells: [] }, at);
+    this.nodes.set(node, { connectedAt: before?.connectedAt ?? at, lastAt: at });
+  }
+
+  /** Takes in one node's report of one cluster. */
   record(node: string, report: ClusterReport, at: number): void {
     let cluster = this.clusters.get(report.cluster);
     if (!cluster) {
@@ -81,39 +141,63 @@ export class LoadLedger {
 
   /** A node has gone, and its requests in flight with it. The totals stay. */
   forget(node: string): void {
+    this.nodes.delete(node);
     for (const cluster of this.clusters.values()) {
       cluster.reports.delete(node);
       for (const byNode of cluster.inFlight.values()) byNode.delete(node);
     }
   }
 
-  /** The load of each cell that a report of this cluster has ever covered. */
-  read(clusterName: string, at: number): Map<string, CellLoad> {
-    const cluster = this.clusters.get(clusterName);
-    const loads = new Map<string, CellLoad>();
-    if (!cluster) return loads;
-    const issued = new Map<string, number>();
-    for (const [cell, totals] of cluster.totals) {
-      const sums = this.sum(cluster, cell, at);
-      issued.set(cell, sums.issued);
-      loads.set(cell, {
-        measured: sums.covered,
-        requestsPerSecond: sums.requestsPerSecond,
-        errorRatio: sums.finished > 0 ? sums.failed / sums.finished : 0,
-        requestsInFlight: [...(cluster.inFlight.get(cell)?.values() ?? [])].reduce((a, b) => a + b, 0),
-        measuredBp: 0,
-        ageMs: at - totals.lastAt,
-        requestsTotal: totals.issued,
-        errorsTotal: totals.failed,
-      });
-    }
-    const all = [...issued.values()].reduce((a, b) => a + b, 0);
-    for (const [cell, load] of loads) load.measuredBp = all > 0 ? Math.round((10_000 * issued.get(cell)!) / all) : 0;
-    return loads;
+  /** The proxies that hold a stream, and whether they report. */
+  proxies(at: number): ReportingProxy[] {
+    return [...this.nodes].map(([node, { connectedAt, lastAt }]) => {
+      const ageMs = at - (lastAt ?? connectedAt);
+      if (ageMs > this.silentAfterMs) return { node, state: 'silent', ageMs };
+      return { node, state: lastAt === undefined ? 'starting' : 'reporting', ageMs };
+    });
   }
 
-  private sum(cluster: Cluster, cell: string, at: number) {
-    const sums = { covered: false, issued: 0, failed: 0, finished: 0, requestsPerSecond: 0 };
+  /**
+   * The load of each cell that a report of these clusters, taken together, has ever covered. A service has one cluster
+   * for all its cells or one for each.
+   */
+  read(clusterNames: string | ((cluster: string) => boolean), at: number): Map<string, CellLoad> {
+    const isMeant = typeof clusterNames === 'string' ? (name: string) => name === clusterNames : clusterNames;
+    const clusters = [...this.clusters].filter(([name]) => isMeant(name)).map(([, cluster]) => cluster);
+    const proxies = this.proxies(at);
+    const inState = (state: ReportingProxy['state']): string[] =>
+      proxies.filter((proxy) => proxy.state === state).map(({ node }) => node);
+    const sums = new Map<string, Sum>();
+    for (const cluster of clusters) for (const cell of cluster.totals.keys()) this.add(sums, cluster, cell, at);
+    const all = [...sums.values()].reduce((total, { issued }) => total + issued, 0);
+    return new Map(
+      [...sums].map(([cell, sum]) => [
+        cell,
+        {
+          measured: sum.covered,
+          requestsPerSecond: sum.requestsPerSecond,
+          errorRatio: sum.finished > 0 ? sum.failed / sum.finished : 0,
+          requestsInFlight: sum.inFlight,
+          ...measuredShare(sum.issued, all),
+          ageMs: at - sum.lastAt,
+          requestsTotal: sum.total,
+          errorsTotal: sum.errors,
+          requestsSeen: all,
+          silentProxies: inState('silent'),
+          startingProxies: inState('starting'),
+        },
+      ]),
+    );
+  }
+
+  private add(sums: Map<string, Sum>, cluster: Cluster, cell: string, at: number): void {
+    const sum = sums.get(cell) ?? { ...nothing };
+    sums.set(cell, sum);
+    const totals = cluster.totals.get(cell)!;
+    sum.total += totals.issued;
+    sum.errors += totals.failed;
+    sum.lastAt = Math.max(sum.lastAt, totals.lastAt);
+    for (const inFlight of cluster.inFlight.get(cell)?.values() ?? []) sum.inFlight += inFlight;
     for (const reports of cluster.reports.values()) {
       let intervalMs = 0;
       let issued = 0;
@@ -121,14 +205,37 @@ export class LoadLedger {
         intervalMs += kept.intervalMs;
         const figures = kept.cells.get(cell);
         if (!figures) continue;
-        sums.covered = true;
+        sum.covered = true;
         issued += figures.issued;
-        sums.failed += figures.failed;
-        sums.finished += figures.failed + figures.succeeded;
+        sum.failed += figures.failed;
+        sum.finished += figures.failed + figures.succeeded;
       }
-      sums.issued += issued;
-      if (intervalMs > 0) sums.requestsPerSecond += (1000 * issued) / intervalMs;
+      sum.issued += issued;
+      if (intervalMs > 0) sum.requestsPerSecond += (1000 * issued) / intervalMs;
     }
-    return sums;
   }
 }
+
+interface Sum {
+  covered: boolean;
+  issued: number;
+  failed: number;
+  finished: number;
+  requestsPerSecond: number;
+  inFlight: number;
+  total: number;
+  errors: number;
+  lastAt: number;
+}
+
+const nothing: Sum = {
+  covered: false,
+  issued: 0,
+  failed: 0,
+  finished: 0,
+  requestsPerSecond: 0,
+  inFlight: 0,
+  total: 0,
+  errors: 0,
+  lastAt: Number.NEGATIVE_INFINITY,
+};

@@ -1,8 +1,11 @@
-/** The load reporting service (LRS): asks every proxy for the load of all its clusters and keeps it in a ledger. */
+/** Load per cell: asks every proxy for the load of all its clusters (LRS), and takes the requests it has sampled. */
 import { status, type Server, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
-import { LoadLedger, type CellLoad, type ClusterReport } from './load-ledger';
+import { AccessLogs } from './access-logs';
+import { LatencyLedger } from './latency-ledger';
+import { LoadLedger, type CellLoad, type ClusterReport, type ReportingProxy } from './load-ledger';
 import { duration, envoyService, milliseconds } from './protos';
+import { carriesLiveTraffic } from './resources/resource';
 import { openGate, StreamError, type Admission, type StreamGate } from './xds/gate';
 
 interface LoadStatsRequest {
@@ -30,25 +33,46 @@ export interface LoadReportsOptions {
 
 export class LoadReports {
   private readonly ledger: LoadLedger;
+  private readonly latencies = new LatencyLedger();
+  private readonly accessLogs: AccessLogs;
   private readonly calls = new Set<ServerDuplexStream<LoadStatsRequest, object>>();
 
   constructor(private readonly options: LoadReportsOptions) {
-    this.ledger = new LoadLedger(Math.max(5000, 3 * options.intervalMs));
+    this.ledger = new LoadLedger(Math.max(5000, 3 * options.intervalMs), Math.max(1000, 3 * options.intervalMs));
+    this.accessLogs = new AccessLogs(this.latencies, options.gate ?? openGate);
   }
 
   addTo(server: Server): void {
     server.addService(envoyService('envoy.service.load_stats.v3.LoadReportingService'), {
       StreamLoadStats: (call: ServerDuplexStream<LoadStatsRequest, object>) => this.serve(call),
     });
+    this.accessLogs.addTo(server);
   }
 
-  /** The measured load of a service's cells. A cell that no report has covered is missing. */
+  /**
+   * The measured load of a service's cells in live traffic; probes and copies are left out. A cell that no report has
+   * covered is missing.
+   */
   ofService(service: string): Map<string, CellLoad> {
-    return this.ledger.read(service, performance.now());
+    const now = performance.now();
+    const isLive = (cluster: string): boolean => carriesLiveTraffic(cluster, service);
+    const latencies = this.latencies.read(isLive, now);
+    const loads = this.ledger.read(isLive, now);
+    for (const [cell, load] of loads) {
+      const latency = latencies.get(cell);
+      if (latency) load.latency = latency;
+    }
+    return loads;
+  }
+
+  /** The proxies that hold a load reporting stream, and whether they report. */
+  proxies(): ReportingProxy[] {
+    return this.ledger.proxies(performance.now());
   }
 
   close(): void {
     for (const call of this.calls) call.end();
+    this.accessLogs.close();
   }
 
   private serve(call: ServerDuplexStream<LoadStatsRequest, object>): void {
@@ -85,12 +109,17 @@ export class LoadReports {
         turnAway(error as Error);
         return;
       }
-      if (node === '') {
+      const isFirst = node === '';
+      if (isFirst) {
         node = request.node!.id!;
         log.info({ node }, `proxy ${node} reports its load every ${intervalMs} ms`);
+        this.ledger.connected(node, performance.now());
         call.write({ send_all_clusters: true, load_reporting_interval: duration(intervalMs) });
       }
-      for (const report of readReports(request)) this.ledger.record(node, report, performance.now());
+      const reports = readReports(request);
+      // The first message only says who reports.
+      if (isFirst && reports.length === 0) return;
+      this.ledger.heard(node, reports, performance.now());
     });
     const leave = (): void => {
       if (!this.calls.delete(call)) return;

@@ -18,7 +18,7 @@ const options: Options = { keepCase: true, longs: String, enums: String, arrays:
 // The Envoy API of 2024-07 travels inside grpc-js-xds: pinned with it, nothing to fetch.
 const apiRoot = join(dirOf('@grpc/grpc-js-xds'), 'deps');
 
-const envoyProtos = [
+export const envoyProtos = [
   'envoy/service/discovery/v3/ads.proto',
   'envoy/service/load_stats/v3/lrs.proto',
   'envoy/config/cluster/v3/cluster.proto',
@@ -28,6 +28,11 @@ const envoyProtos = [
   'envoy/extensions/transport_sockets/tls/v3/secret.proto',
   'envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto',
   'envoy/extensions/filters/http/router/v3/router.proto',
+  'envoy/service/accesslog/v3/als.proto',
+  'envoy/extensions/access_loggers/grpc/v3/als.proto',
+  'envoy/extensions/filters/http/stateful_session/v3/stateful_session.proto',
+  'envoy/extensions/http/stateful_session/cookie/v3/cookie.proto',
+  'envoy/extensions/transport_sockets/tls/v3/tls.proto',
   'envoy/extensions/upstreams/http/v3/http_protocol_options.proto',
   'envoy/extensions/retry/host/previous_hosts/v3/previous_hosts.proto',
   'envoy/extensions/retry/priority/previous_priorities/v3/previous_priorities_config.proto',
@@ -60,12 +65,18 @@ export function trafficService(): ServiceDefinition {
   return serviceIn(definition, 'understudy.traffic.v1.Traffic');
 }
 
+/** What was encoded before, by the message itself: nobody changes a message once it is built. */
+const encoded = new WeakMap<EnvoyMessage, { type: string; bytes: Buffer }>();
+
 /**
  * Encodes a message of Envoy's API after checking that nothing of it gets lost. protobufjs drops fields it does not
- * know, and a typo in `locality_weighted_lb_config` would switch the weights off without a word: so a field, enum
- * value or `@type` that does not survive the round trip throws an Error that names its path.
+ * know, and a typo in `locality_weighted_lb_config` would switch the weights off without a word: so a field, value, enum
+ * value or `@type` that does not survive the round trip throws an Error that names its path. The same message is encoded
+ * once, however often it is asked for.
  */
 export function encodeStrictly(type: string, message: EnvoyMessage): Buffer {
+  const before = encoded.get(message);
+  if (before?.type === type) return before.bytes;
   const definition = messageType(type, type);
   let bytes: Buffer;
   try {
@@ -74,12 +85,18 @@ export function encodeStrictly(type: string, message: EnvoyMessage): Buffer {
     throw new Error(`${type}: cannot be encoded: ${(error as Error).message}`, { cause: error });
   }
   checkSurvived(message, definition.deserialize(bytes), type);
+  encoded.set(message, { type, bytes });
   return bytes;
 }
 
 /** Decodes bytes of the named message; unset fields are absent, 64-bit numbers are strings. */
 export function decodeMessage(type: string, bytes: Buffer): EnvoyMessage {
   return messageType(type, type).deserialize(bytes) as EnvoyMessage;
+}
+
+/** google.protobuf.Struct of texts. */
+export function struct(values: Record<string, string>): EnvoyMessage {
+  return { fields: Object.fromEntries(Object.entries(values).map(([key, text]) => [key, { stringValue: text }])) };
 }
 
 /** google.protobuf.Duration. */
@@ -99,8 +116,16 @@ function checkSurvived(given: unknown, kept: unknown, path: string): void {
     given.forEach((item, i) => checkSurvived(item, list[i], `${path}[${i}]`));
     return;
   }
-  if (given === null || typeof given !== 'object' || Buffer.isBuffer(given)) return;
+  if (given === null || Buffer.isBuffer(given)) return;
+  if (typeof given !== 'object') {
+    // A text where a number belongs becomes 0; 64-bit numbers come back as text.
+    if (kept !== given && String(kept as unknown) !== String(given as string | number | boolean))
+      throw new Error(`${path}: ${JSON.stringify(given)} would arrive as ${JSON.stringify(kept)}. Check its type.`);
+    return;
+  }
   const { '@type': anyType, ...fields } = given as EnvoyMessage;
+  if (kept === null || typeof kept !== 'object')
+    throw new Error(`${path}: a message would arrive as ${JSON.stringify(kept)}. Check its type.`);
   let decoded = kept as EnvoyMessage;
   if (typeof anyType === 'string') {
     const name = anyType.slice(anyType.lastIndexOf('/') + 1);

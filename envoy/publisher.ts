@@ -4,8 +4,8 @@
  */
 import type { Logger } from 'pino';
 import type { BlueprintVersion, CellRecord, ServiceRecord } from '../blueprints/records';
-import type { Resource } from './resources/resource';
-import { serviceResources, type ServiceFacts } from './resources/service';
+import type { Resource, ResourceKey } from './resources/resource';
+import { resourcesOfSplit, serviceResources, type ServiceFacts } from './resources/service';
 import type { TrafficStore } from './traffic-store';
 import { listenerAddress, resourceProblems } from './validate';
 
@@ -44,6 +44,11 @@ export class Publisher {
         return (this.running = this.run());
       });
     return this.next;
+  }
+
+  /** What a proxy must have taken to follow the service's split as it is published now. */
+  splitKeys(service: string): ResourceKey[] {
+    return resourcesOfSplit(this.published.get(service)?.resources ?? [], service);
   }
 
   /** Why the service's present state in the store could not be published; undefined if it was. */

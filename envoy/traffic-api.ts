@@ -175,10 +175,7 @@ export class TrafficApi {
     await publisher.refresh(service);
     const problem = publisher.problem(service);
     if (problem) throw new PreconditionError(`service ${service} is committed but cannot be published: ${problem}`);
-    const keys: ResourceKey[] = [
-      { type: 'cluster', name: service },
-      { type: 'endpoints', name: service },
-    ];
+    const keys = publisher.splitKeys(service);
     const { acked, nacked, pending, gone, tookMs } = await acknowledgements(keys, wait_ms || acknowledgeTimeoutMs);
     log.info(
       { service, epoch: state.epoch, acked: acked.length, refused: nacked.length, pending, gone, tookMs },
@@ -246,5 +243,16 @@ function wireLoad(load: CellLoad | undefined): object {
     age_ms: Math.round(load.ageMs),
     requests_total: load.requestsTotal,
     errors_total: load.errorsTotal,
+    measured_low_bp: load.measuredLowBp,
+    measured_high_bp: load.measuredHighBp,
+    requests_seen: load.requestsSeen,
+    silent_proxies: load.silentProxies,
+    starting_proxies: load.startingProxies,
+    latency: load.latency && {
+      p50_ms: load.latency.p50Ms,
+      p99_ms: load.latency.p99Ms,
+      samples: load.latency.samples,
+      age_ms: Math.round(load.latency.ageMs),
+    },
   };
 }

@@ -8,6 +8,7 @@ import {
   type requestCallback,
 } from '@grpc/grpc-js';
 import { RefusedError, StaleEpochError, type CellShare, type TrafficChange } from '../blueprints/records';
+import { fewestForP99 } from './latency-ledger';
 import type { CellLoad } from './load-ledger';
 import { trafficService } from './protos';
 
@@ -154,20 +155,51 @@ function readResult(answer: unknown): ApplyResult {
   return { ...rest, split: split.map(readShare), tookMs: took_ms };
 }
 
+interface WireTraffic extends WireShare {
+  measured: boolean;
+  requests_per_second: number;
+  error_ratio: number;
+  requests_in_flight: number;
+  measured_bp: number;
+  age_ms: number;
+  requests_total: number;
+  errors_total: number;
+  measured_low_bp: number;
+  measured_high_bp: number;
+  requests_seen: number;
+  silent_proxies: string[];
+  starting_proxies: string[];
+  latency: { p50_ms: number; p99_ms?: number; samples: number; age_ms: number } | null;
+}
+
 function readView(answer: unknown): TrafficView {
-  const { cells, ...rest } = answer as Omit<TrafficView, 'cells'> & { cells: (WireShare & Record<string, number>)[] };
+  const { cells, ...rest } = answer as Omit<TrafficView, 'cells'> & { cells: WireTraffic[] };
+  return { ...rest, cells: cells.map((cell) => ({ ...readShare(cell), ...readLoad(cell) })) };
+}
+
+function readLoad(c: WireTraffic): CellLoad {
+  const { latency } = c;
   return {
-    ...rest,
-    cells: cells.map((c) => ({
-      ...readShare(c),
-      measured: Boolean(c.measured),
-      requestsPerSecond: c.requests_per_second!,
-      errorRatio: c.error_ratio!,
-      requestsInFlight: c.requests_in_flight!,
-      measuredBp: c.measured_bp!,
-      ageMs: c.age_ms!,
-      requestsTotal: c.requests_total!,
-      errorsTotal: c.errors_total!,
-    })),
+    measured: c.measured,
+    requestsPerSecond: c.requests_per_second,
+    errorRatio: c.error_ratio,
+    requestsInFlight: c.requests_in_flight,
+    measuredBp: c.measured_bp,
+    ageMs: c.age_ms,
+    requestsTotal: c.requests_total,
+    errorsTotal: c.errors_total,
+    measuredLowBp: c.measured_low_bp,
+    measuredHighBp: c.measured_high_bp,
+    requestsSeen: c.requests_seen,
+    silentProxies: c.silent_proxies,
+    startingProxies: c.starting_proxies,
+    ...(latency && {
+      latency: {
+        p50Ms: latency.p50_ms,
+        p99Ms: latency.samples >= fewestForP99 ? latency.p99_ms : undefined,
+        samples: latency.samples,
+        ageMs: latency.age_ms,
+      },
+    }),
   };
 }

@@ -1,40 +1,64 @@
 /** Clusters: one per service that carries live traffic over all its cells, and one per cell for probes. */
 import type { ServiceDocument } from '../../blueprints/schema';
 import { duration, type EnvoyMessage } from '../protos';
-import { anyOf, cellClusterName, type Resource } from './resource';
+import { ownTransportSocket, secretsOf, transportSockets } from './cell-tls';
+import { anyOf, cellClusterName, liveClusterName, type Resource } from './resource';
 
 /** What of a service's declared cells shapes its cluster. Synthetic cells have no part in it: a cluster that changed
  * when one is armed would be created anew by Envoy, with new connections and health checks, at the worst moment. */
 export interface ServiceSize {
-  /** Primary and secondary cells. */
-  declaredCells: number;
+  /** Primary and secondary cells, by name. */
+  declaredCells: string[];
   /** What they carry together, requests per second. */
   requestsPerSecond: number;
 }
 
 /** The cluster of live traffic: localities are cells, locality weights their shares. */
 export function serviceCluster(service: ServiceDocument, size: ServiceSize): Resource {
-  const limit = inFlightLimit(service, size);
   return {
     type: 'cluster',
     name: service.name,
-    references: [{ type: 'endpoints', name: service.name }],
+    references: [{ type: 'endpoints', name: service.name }, ...secretsOf(service)],
     message: {
-      ...edsCluster(service.name, service),
-      common_lb_config: {
-        locality_weighted_lb_config: {},
-        // Panic routing would ignore the weights and feed hosts that are draining or down.
-        healthy_panic_threshold: { value: 0 },
-        // By default Envoy sits on health changes for a second before it acts on them.
-        update_merge_window: duration(0),
-        ignore_new_hosts_until_first_hc: true,
-      },
-      // Otherwise a removed host that still answers its health check is routed to.
-      ignore_health_on_host_removal: true,
-      circuit_breakers: circuitBreakers(limit),
-      health_checks: [healthCheck(service)],
-      outlier_detection: outlierDetection(size.declaredCells),
+      ...liveCluster(service.name, service, size, ejectable(size.declaredCells.length)),
+      ...transportSockets(service, size.declaredCells),
     },
+  };
+}
+
+/** The cluster of one cell's live traffic, and of the cover behind it, for routes that choose the cell. */
+export function weightedCluster(service: ServiceDocument, cell: string, size: ServiceSize): Resource {
+  const name = liveClusterName(service.name, cell);
+  return {
+    type: 'cluster',
+    name,
+    references: [{ type: 'endpoints', name }, ...secretsOf(service)],
+    // At most half of a cell: with all of it ejected and no cover armed, its share would fail altogether.
+    message: { ...liveCluster(name, service, size, 50), ...transportSockets(service, [cell]) },
+  };
+}
+
+function liveCluster(
+  name: string,
+  service: ServiceDocument,
+  size: ServiceSize,
+  maxEjectionPercent: number,
+): EnvoyMessage {
+  return {
+    ...edsCluster(name, service),
+    common_lb_config: {
+      locality_weighted_lb_config: {},
+      // Panic routing would ignore the weights and feed hosts that are draining or down.
+      healthy_panic_threshold: { value: 0 },
+      // By default Envoy sits on health changes for a second before it acts on them.
+      update_merge_window: duration(0),
+      ignore_new_hosts_until_first_hc: true,
+    },
+    // Otherwise a removed host that still answers its health check is routed to.
+    ignore_health_on_host_removal: true,
+    circuit_breakers: circuitBreakers(inFlightLimit(service, size)),
+    health_checks: [healthCheck(service)],
+    outlier_detection: outlierDetection(maxEjectionPercent),
   };
 }
 
@@ -47,9 +71,10 @@ export function cellCluster(service: ServiceDocument, cell: string, size: Servic
   return {
     type: 'cluster',
     name,
-    references: [{ type: 'endpoints', name }],
+    references: [{ type: 'endpoints', name }, ...secretsOf(service)],
     message: {
       ...edsCluster(name, service),
+      ...ownTransportSocket(service, cell),
       common_lb_config: { healthy_panic_threshold: { value: 0 }, update_merge_window: duration(0) },
       circuit_breakers: circuitBreakers(inFlightLimit(service, size)),
     },
@@ -126,11 +151,16 @@ function healthRequest({ protocol, healthCheck: { path }, grpc: { healthService 
 }
 
 /**
- * Ejects hosts that keep failing, up to a whole cell but never the last one: with 100 % an overloaded survivor is
- * ejected too and the service stays down after the fault has gone.
+ * Up to a whole cell but never the last one: with 100 % an overloaded survivor is ejected too, and the service stays
+ * down after the fault has gone.
  */
-function outlierDetection(declaredCells: number): EnvoyMessage {
+function ejectable(declaredCells: number): number {
   const cells = Math.max(1, declaredCells);
+  return Math.ceil((100 * (cells - 1)) / cells);
+}
+
+/** Ejects hosts that keep failing. */
+function outlierDetection(maxEjectionPercent: number): EnvoyMessage {
   return {
     consecutive_5xx: { value: 5 },
     consecutive_gateway_failure: { value: 5 },
@@ -140,6 +170,6 @@ function outlierDetection(declaredCells: number): EnvoyMessage {
     interval: duration(1000),
     base_ejection_time: duration(5000),
     max_ejection_time: duration(30_000),
-    max_ejection_percent: { value: Math.ceil((100 * (cells - 1)) / cells) },
+    max_ejection_percent: { value: maxEjectionPercent },
   };
 }

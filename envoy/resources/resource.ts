@@ -70,6 +70,16 @@ export function cellClusterName(service: string, cell: string): string {
   return `${service}|${cell}`;
 }
 
+/** The cluster of one cell's live traffic, for services whose routes choose the cell (`weighted-clusters`). */
+export function liveClusterName(service: string, cell: string): string {
+  return `${service}/${cell}`;
+}
+
+/** Whether the cluster carries the service's live traffic, rather than probes and copies. */
+export function carriesLiveTraffic(cluster: string, service: string): boolean {
+  return cluster === service || cluster.startsWith(`${service}/`);
+}
+
 /** The listener of a service for gRPC clients without a proxy. A service's own name has no dot. */
 export function proxylessName(service: string): string {
   return `${service}.grpc`;
@@ -77,5 +87,5 @@ export function proxylessName(service: string): string {
 
 /** The service that a resource of this name belongs to. */
 export function serviceOf(name: string): string {
-  return name.split(/[|.]/, 1)[0]!;
+  return name.split(/[|./]/, 1)[0]!;
 }

@@ -1,9 +1,9 @@
 /** Everything that Envoy is told about one service. */
 import type { BlueprintVersion, CellRecord, ServiceRecord, TrafficState } from '../../blueprints/records';
-import { cellCluster, serviceCluster, type ServiceSize } from './cluster';
-import { cellAssignment, serviceAssignment } from './endpoints';
+import { cellCluster, serviceCluster, weightedCluster, type ServiceSize } from './cluster';
+import { cellAssignment, placesOf, serviceAssignment, weightedAssignment } from './endpoints';
 import { proxylessListener, serviceListener } from './listener';
-import type { Resource } from './resource';
+import { carriesLiveTraffic, type Resource, type ResourceKey } from './resource';
 import { serviceRoutes } from './route';
 
 /** What the store knows of a service. */
@@ -20,17 +20,28 @@ export interface ServiceFacts {
 export function serviceResources({ service: { spec }, cells, traffic, blueprints }: ServiceFacts): Resource[] {
   const size = serviceSize(cells, blueprints);
   const reachable = cells.filter((cell) => cell.state !== 'retired' && cell.instances.length > 0);
+  const places = placesOf(spec, traffic.split, cells);
+  const live =
+    spec.distribution === 'locality-weights'
+      ? [serviceCluster(spec, size), serviceAssignment(spec, places)]
+      : reachable.flatMap((cell) => [weightedCluster(spec, cell.name, size), weightedAssignment(spec, cell, places)]);
   return [
-    serviceCluster(spec, size),
-    serviceAssignment(spec, traffic.split, cells),
+    ...live,
     ...reachable.flatMap((cell) => [cellCluster(spec, cell.name, size), cellAssignment(spec, cell)]),
     serviceListener(spec),
     ...(spec.protocol === 'grpc' && spec.grpc.proxyless ? [proxylessListener(spec)] : []),
-    serviceRoutes(
-      spec,
-      reachable.map((cell) => cell.name),
-    ),
+    serviceRoutes(spec, reachable, places),
   ];
+}
+
+/** Of a service's resources those that carry out its split: a proxy follows the split once it has taken these. */
+export function resourcesOfSplit(resources: Resource[], service: string): ResourceKey[] {
+  const weighted = !resources.some(({ type, name }) => type === 'cluster' && name === service);
+  return resources
+    .filter(({ type, name }) =>
+      type === 'route' ? weighted : (type === 'cluster' || type === 'endpoints') && carriesLiveTraffic(name, service),
+    )
+    .map(({ type, name }) => ({ type, name }));
 }
 
 function serviceSize(cells: CellRecord[], blueprints: BlueprintVersion[]): ServiceSize {
@@ -39,7 +50,7 @@ function serviceSize(cells: CellRecord[], blueprints: BlueprintVersion[]): Servi
     blueprints.find((b) => b.name === cell.blueprint.name && b.version === cell.blueprint.version)?.spec.capacity
       .requestsPerSecond ?? 0;
   return {
-    declaredCells: declared.length,
+    declaredCells: declared.map(({ name }) => name),
     requestsPerSecond: declared.reduce((sum, cell) => sum + capacity(cell), 0),
   };
 }

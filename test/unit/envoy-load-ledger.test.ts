@@ -1,6 +1,11 @@
 /** What load reports say, and what they do not. */
 import { expect } from 'chai';
+import fc from 'fast-check';
+import { upstreamLatencyMs } from '../../envoy/access-logs';
+import { LatencyLedger } from '../../envoy/latency-ledger';
 import { LoadLedger, type CellReport } from '../../envoy/load-ledger';
+import { measuredShare } from '../../envoy/measured-share';
+import { carriesLiveTraffic } from '../../envoy/resources/resource';
 
 const cell = (name: string, issued: number, failed = 0, inProgress = 0): CellReport => ({
   cell: name,
@@ -46,4 +51,106 @@ describe('Load ledger', () => {
     const a = ledger.read('shop', 1000).get('a')!;
     expect(a).to.include({ requestsInFlight: 0, requestsTotal: 10, errorsTotal: 1, measured: false });
   });
+
+  it('counts the time in which a proxy spoke but not of this cluster: its rate falls instead of standing still', () => {
+    const ledger = new LoadLedger(5000);
+    ledger.connected('p1', 0);
+    ledger.heard('p1', [report([cell('a', 30)])], 1000);
+    expect(ledger.read('shop', 1000).get('a')).to.include({ requestsPerSecond: 30 });
+    ledger.heard('p1', [], 3000);
+    expect(ledger.read('shop', 3000).get('a')).to.include({ requestsPerSecond: 10, ageMs: 2000, measured: true });
+  });
+
+  it('names a proxy that is connected but silent, and one that has not reported yet', () => {
+    const ledger = new LoadLedger(5000, 3000);
+    for (const node of ['speaks', 'stalls']) {
+      ledger.connected(node, 0);
+      ledger.heard(node, [report([cell('a', 10)])], 1000);
+    }
+    ledger.heard('speaks', [report([cell('a', 10)])], 4500);
+    ledger.connected('new', 4500);
+    const a = ledger.read('shop', 4500).get('a')!;
+    expect(a).to.deep.include({ silentProxies: ['stalls'], startingProxies: ['new'], requestsTotal: 30 });
+    expect(ledger.proxies(4500)).to.deep.equal([
+      { node: 'speaks', state: 'reporting', ageMs: 0 },
+      { node: 'stalls', state: 'silent', ageMs: 3500 },
+      { node: 'new', state: 'starting', ageMs: 0 },
+    ]);
+    ledger.forget('stalls');
+    expect(ledger.read('shop', 4500).get('a')!.silentProxies).to.deep.equal([]);
+  });
+
+  it('takes the clusters of a service together, each with its own cell', () => {
+    const ledger = new LoadLedger(5000);
+    ledger.record('p1', { cluster: 'shop/a', intervalMs: 1000, cells: [cell('a', 90)] }, 1000);
+    ledger.record('p1', { cluster: 'shop/b', intervalMs: 1000, cells: [cell('b', 9), cell('a', 1)] }, 1000);
+    ledger.record('p1', { cluster: 'shop|b', intervalMs: 1000, cells: [cell('b', 500)] }, 1000);
+    const loads = ledger.read((name) => carriesLiveTraffic(name, 'shop'), 1000);
+    expect(loads.get('a')).to.include({ measuredBp: 9100, requestsPerSecond: 91 });
+    expect(loads.get('b')).to.include({ measuredBp: 900, requestsTotal: 9 });
+  });
 });
+
+describe('Measured share', () => {
+  it('says how sure it is', () => {
+    // Figures from the formula, computed by hand: 5 of 100, and none of 40.
+    expect(measuredShare(5, 100)).to.deep.equal({ measuredBp: 500, measuredLowBp: 215, measuredHighBp: 1118 });
+    expect(measuredShare(0, 40)).to.deep.equal({ measuredBp: 0, measuredLowBp: 0, measuredHighBp: 877 });
+    expect(measuredShare(0, 0)).to.deep.equal({ measuredBp: 0, measuredLowBp: 0, measuredHighBp: 10_000 });
+  });
+
+  it('holds the commanded share in about 95 of 100 samples of random picks', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 2 ** 31 - 1 }), (seed) => {
+        const picks = randomPicks(seed);
+        let held = 0;
+        for (let sample = 0; sample < 200; sample += 1) {
+          const { measuredLowBp, measuredHighBp } = measuredShare(picks(300, 0.05), 300);
+          if (measuredLowBp <= 500 && measuredHighBp >= 500) held += 1;
+        }
+        expect(held).to.be.within(176, 200);
+      }),
+      { numRuns: 3 },
+    );
+  });
+});
+
+describe('Latency ledger', () => {
+  const any = (): boolean => true;
+
+  it('tells quantiles within 1 %, over proxies and slices of time', () => {
+    const ledger = new LatencyLedger(30_000, 5000);
+    for (let ms = 1; ms <= 1000; ms += 1) ledger.record('shop', 'a', ms, ms * 20);
+    const a = ledger.read(any, 20_000).get('a')!;
+    expect(a.p50Ms).to.be.closeTo(500, 6);
+    expect(a.p99Ms).to.be.closeTo(990, 11);
+    expect(a).to.include({ samples: 1000, ageMs: 0 });
+  });
+
+  it('knows no 99th percentile of a few, and nothing of what is long past', () => {
+    const ledger = new LatencyLedger(30_000, 5000);
+    for (let n = 0; n < 99; n += 1) ledger.record('shop', 'a', 10, 1000);
+    expect(ledger.read(any, 2000).get('a')).to.include({ p99Ms: undefined, samples: 99, ageMs: 1000 });
+    expect(ledger.read(any, 40_000).size).to.equal(0);
+  });
+
+  it('takes a request that was given up for as long as it was waited for, and one that reached nobody for nothing', () => {
+    const seconds = (s: number) => ({ seconds: String(s), nanos: 0 });
+    const entry = (times: object) => upstreamLatencyMs({ common_properties: times });
+    const time_to_first_upstream_tx_byte = seconds(1);
+    expect(entry({ time_to_first_upstream_tx_byte, time_to_last_upstream_rx_byte: seconds(3) })).to.equal(2000);
+    expect(entry({ time_to_first_upstream_tx_byte, duration: seconds(16) })).to.equal(15_000);
+    expect(entry({ duration: seconds(16) })).to.equal(undefined);
+  });
+});
+
+/** How many of so many picks hit, reproducibly. */
+function randomPicks(seed: number): (picks: number, probability: number) => number {
+  let state = seed;
+  const next = (): number => {
+    state = Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9;
+    const mixed = Math.imul(state ^ (state >>> 12), 0x297a2d39);
+    return ((mixed ^ (mixed >>> 15)) >>> 0) / 2 ** 32;
+  };
+  return (picks, probability) => Array.from({ length: picks }, next).filter((value) => value < probability).length;
+}
