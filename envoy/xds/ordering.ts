@@ -46,6 +46,7 @@ export function isAwaited(type: ResourceType, name: string, on: Subscription): b
 
 /** Whether something that this stream was sent, or has accepted, of the other type names the resource. */
 function isNamed(type: ResourceType, name: string, by: Subscription): boolean {
+  if (by.mayHoldMore()) return true;
   for (const { acked, sent } of by.entries.values()) {
     for (const held of [acked, sent]) {
       if (!held) continue;

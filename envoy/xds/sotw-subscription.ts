@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { hasWildcard } from '../resources/resource';
 import type { DiscoveryAnswer } from './encoding';
 import type { VersionedResource } from './resource-set';
-import { Subscription, type DiscoveryRequest, type Heard } from './subscription';
+import { Subscription, type DiscoveryRequest, type Heard, type Recollection } from './subscription';
 
 export class StateOfTheWorldSubscription extends Subscription {
   private lastNonce = '';
@@ -11,6 +11,8 @@ export class StateOfTheWorldSubscription extends Subscription {
   private owes = false;
   /** Everything is wanted because the first request named nothing, not because it named `*`. */
   private legacyWildcard = false;
+  /** What a proxy that came back asked for first: until it has accepted an answer, nobody knows what it holds of that. */
+  private fromBefore: Set<string> | undefined;
 
   hear(request: DiscoveryRequest): Heard {
     const nonce = request.response_nonce ?? '';
@@ -18,6 +20,7 @@ export class StateOfTheWorldSubscription extends Subscription {
     if (nonce !== '' && this.heardBefore && nonce !== this.lastNonce) return { kind: 'stale', rejected: [] };
     if (!this.heardBefore) this.begin();
     this.subscribe(request.resource_names ?? []);
+    if (!this.heardBefore && this.stream.isReconnected) this.fromBefore = new Set(this.names);
     this.heardBefore = true;
     if (nonce === '' || nonce !== this.inFlight?.nonce) return { kind: 'request', rejected: [] };
     return this.settle(request);
@@ -47,6 +50,23 @@ export class StateOfTheWorldSubscription extends Subscription {
     const answer = this.answer(items, versionOf(items));
     this.lastNonce = answer.nonce;
     return { ...answer, removed: [] };
+  }
+
+  override mayHoldMore(): boolean {
+    if (this.isWhole()) return this.stream.isReconnected && this.lastNonce === '';
+    return [...(this.fromBefore ?? [])].some((name) => this.names.has(name) && !this.entries.get(name)?.acked);
+  }
+
+  /** Clusters too that were taken away while it was gone: a proxy does not say which it holds. */
+  override recollections(): Recollection[] {
+    const recollections = super.recollections();
+    if (this.type !== 'cluster') return recollections;
+    const known = new Set(recollections.map(({ name }) => name));
+    for (const [name, { acked }] of this.entries) {
+      if (!acked || known.has(name)) continue;
+      recollections.push({ type: this.type, name, refused: new Map(), lastGood: acked, isOwed: false });
+    }
+    return recollections;
   }
 
   protected tellsRemoval(): boolean {

@@ -119,6 +119,11 @@ export abstract class Subscription {
     return Boolean(this.entries.get(name)?.acked);
   }
 
+  /** Whether the proxy came back and may hold something of this type that it has not told the version of. */
+  mayHoldMore(): boolean {
+    return false;
+  }
+
   hasRejected(resource: VersionedResource): boolean {
     return this.refusals.error(resource) !== undefined;
   }

@@ -41,7 +41,15 @@ export const route = (name: string, clusters: string[], revision = 1): Resource 
   type: 'route',
   name,
   references: clusters.map((c) => ({ type: 'cluster', name: c })),
-  message: { name, max_direct_response_body_size_bytes: { value: revision } },
+  message: {
+    name,
+    max_direct_response_body_size_bytes: { value: revision },
+    virtual_hosts: clusters.map((c) => ({
+      name: c,
+      domains: [c],
+      routes: [{ match: { prefix: '/' }, route: { cluster: c } }],
+    })),
+  },
 });
 export const secret = (name: string, revision = 1, visibleTo: string[] = ['scripted']): Resource => ({
   type: 'secret',
@@ -78,12 +86,12 @@ export class XdsWorld {
     readonly port: number,
   ) {}
 
-  static async start(options: Partial<XdsServerOptions> = {}): Promise<XdsWorld> {
+  static async start(options: Partial<XdsServerOptions> = {}, onPort = 0): Promise<XdsWorld> {
     const xds = new XdsServer({ log: pino({ level: 'silent' }), ...options });
     const server = new Server();
     xds.addTo(server);
     const port = await new Promise<number>((resolve, reject) =>
-      server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+      server.bindAsync(`127.0.0.1:${onPort}`, ServerCredentials.createInsecure(), (error, bound) =>
         error ? reject(error) : resolve(bound),
       ),
     );

@@ -222,6 +222,28 @@ describe('xDS conformance, order', () => {
     await after.isLeftInPeace();
   });
 
+  it('ORDER-3 by state of the world too, a proxy that comes back keeps a gone cluster until its routes have left it', async () => {
+    const before = await served('sotw');
+    await before.isLeftInPeace();
+    before.leave();
+    await before.ended;
+    world.publish(cluster('b'), endpoints('b'), listener('l'), route('l', ['b'], 2));
+    const after = world.connect('sotw', { brings: before.held });
+    after.asks('cluster');
+    await after.hearsAndAcks('cluster a@1 b@1');
+    after.asks('endpoints', 'a', 'b');
+    await after.hearsAndAcks('endpoints b@1');
+    after.asks('listener');
+    await after.hearsAndAcks('listener l@1');
+    await after.isLeftInPeace();
+    after.asks('route', 'l');
+    const moved = await after.hears('route l@2');
+    await after.isLeftInPeace();
+    after.acks(moved);
+    await after.hearsAndAcks('cluster b@1');
+    await after.isLeftInPeace();
+  });
+
   it('ORDER-3 a proxy that has no routes is told within moments of its return which clusters are gone', async () => {
     world.publish(cluster('a'), cluster('b'));
     const before = world.connect('delta');
