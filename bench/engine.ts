@@ -1,6 +1,6 @@
 /** The whole way on a real Kafka: samples per second from record bytes to committed scores, and the way back after a restart. */
 import { Session, type Profiler } from 'node:inspector/promises';
-import { Kafka, logLevel, type Admin } from 'kafkajs';
+import { Kafka, logLevel, type Admin, type Producer } from 'kafkajs';
 import { pino } from 'pino';
 import { settingsSchema } from '../blueprints/settings';
 import type { Stack } from '../local/stack';
@@ -10,6 +10,7 @@ import { historySteps } from '../prediction/feature-spec';
 import { KafkaSource } from '../prediction/kafka-source';
 import type { Model } from '../prediction/model';
 import { KafkaPublisher } from '../prediction/publisher';
+import { KafkaWindowStore } from '../prediction/window-store';
 import { atLeast, atMost, cpuMs, plain, type Figure } from './figures';
 import { cellName, metricsPerCell, otlpRecordOf, recordOf } from './telemetry';
 import { directory } from './ticks';
@@ -22,10 +23,16 @@ interface Topics {
   telemetry: string;
   scores: string;
   letters: string;
+  windows: string;
 }
 
 async function createTopics(admin: Admin, name: string): Promise<Topics> {
-  const topics = { telemetry: `${name}.telemetry`, scores: `${name}.scores`, letters: `${name}.dead` };
+  const topics = {
+    telemetry: `${name}.telemetry`,
+    scores: `${name}.scores`,
+    letters: `${name}.dead`,
+    windows: `${name}.windows`,
+  };
   const names = Object.values(topics);
   await admin.createTopics({
     waitForLeaders: false,
@@ -64,6 +71,7 @@ async function fill(kafka: Kafka, topic: string, cells: number, seconds: number,
 class Run {
   readonly engine: ScoringEngine;
   private readonly publisher: KafkaPublisher;
+  private readonly windows: KafkaWindowStore;
 
   constructor(stack: Stack, kafka: Kafka, model: Model, topics: Topics) {
     const settings = settingsSchema.parse({
@@ -80,12 +88,21 @@ class Run {
     });
     this.publisher = new KafkaPublisher({ kafka, scoresTopic: topics.scores, deadLetterTopic: topics.letters });
     const notifier = { notify: async () => undefined };
-    this.engine = new ScoringEngine({ settings, source, model, directory, publisher: this.publisher, notifier, log });
+    const { publisher } = this;
+    const windows = new KafkaWindowStore({ kafka, topic: topics.windows, groupId: `${topics.telemetry}.group` });
+    this.windows = windows;
+    this.engine = new ScoringEngine({ settings, source, model, directory, publisher, notifier, windows, log });
+  }
+
+  /** Ends without a last commit. */
+  async kill(): Promise<void> {
+    await this.engine.stop({ commit: false });
+    await Promise.all([this.publisher.disconnect(), this.windows.close()]);
   }
 
   async stop(): Promise<void> {
     await this.engine.stop({ commit: true });
-    await this.publisher.disconnect();
+    await Promise.all([this.publisher.disconnect(), this.windows.close()]);
   }
 }
 
@@ -166,42 +183,85 @@ async function throughput(
   ];
 }
 
+/** Writes a record per cell each second, until stopped. */
+function feed(producer: Producer, topic: string, cells: number, fromMs: number): () => Promise<void> {
+  let nextMs = fromMs;
+  let sending = Promise.resolve();
+  const send = async () => {
+    for (; nextMs <= Date.now(); nextMs += 1000) {
+      const messages = Array.from({ length: cells }, (_, cell) => ({
+        key: cellName(cell),
+        value: recordOf(cell, nextMs / 1000, nextMs),
+        timestamp: String(nextMs),
+      }));
+      await producer.send({ topic, acks: 1, messages });
+    }
+  };
+  const timer = setInterval(() => void (sending = sending.then(send)), 200);
+  return async () => {
+    clearInterval(timer);
+    await sending;
+  };
+}
+
+/** Kills a worker that scores live telemetry, and waits until another one scores ticks that nobody has scored. */
 async function restart(stack: Stack, kafka: Kafka, admin: Admin, model: Model): Promise<Figure[]> {
   const cells = 1_000;
   const topics = await createTopics(admin, 'bench.restart');
   const endMs = await fill(kafka, topics.telemetry, cells, historySteps, recordOf);
+  const producer = kafka.producer();
+  await producer.connect();
+  const stopFeed = feed(producer, topics.telemetry, cells, endMs + 1000);
   const first = new Run(stack, kafka, model, topics);
   await first.engine.start();
-  const isDone = () => (first.engine.progress().lastTickMs ?? 0) >= endMs;
-  await waitUntil(isDone, { withinMs: 300_000, everyMs: 50, what: 'the history is scored' });
-  await first.stop();
+  const isLive = () => (first.engine.progress().lastTickMs ?? 0) >= Date.now() - 3_000;
+  await waitUntil(isLive, { withinMs: 300_000, everyMs: 50, what: 'the worker has caught up' });
+  const { counters } = first.engine;
+  const takenBefore = counters.get('windows.cells');
+  const bytesBefore = counters.get('windows.bytes');
+  // The worst moment to be killed: just before the next snapshot counts.
+  const snapshots = counters.get('windows.snapshots') + 1;
+  const isNext = () => counters.get('windows.snapshots') > snapshots;
+  await waitUntil(isNext, { withinMs: 120_000, everyMs: 20, what: 'two snapshots are written' });
+  const bytesPerCell = (counters.get('windows.bytes') - bytesBefore) / (counters.get('windows.cells') - takenBefore);
+  await first.kill();
   const second = new Run(stack, kafka, model, topics);
   const startedMs = Date.now();
   const startedCpu = cpuMs();
   await second.engine.start();
-  // Back in service: it scores ticks that nobody has scored.
-  await waitUntil(() => second.engine.counters.get('scores') >= cells, {
-    withinMs: 300_000,
-    everyMs: 20,
-    what: 'scores come again',
-  });
+  // Back in service: it scores ticks that nobody has scored, and is as near to the present as it was.
+  const isBack = () =>
+    second.engine.counters.get('scores') >= cells && (second.engine.progress().lastTickMs ?? 0) >= Date.now() - 3_000;
+  await waitUntil(isBack, { withinMs: 300_000, everyMs: 20, what: 'scores come again' });
+  const read = second.engine.counters.get('records') / cells;
+  const restored = second.engine.counters.get('windows.restored');
   const figures = [
-    atMost(`restart with ${cells} cells, ${historySteps} s of telemetry`, (Date.now() - startedMs) / 1000, 's', 10),
+    atMost(`restart with ${cells} cells, killed`, (Date.now() - startedMs) / 1000, 's', 10),
     plain('  of it CPU', (cpuMs() - startedCpu) / 1000, 's'),
+    plain('  cells that went on from a snapshot', restored, ''),
+    plain('  telemetry read again or for the first time', read, 's'),
+    plain('  snapshot per cell, compressed', bytesPerCell / 1024, 'KiB'),
   ];
   await second.stop();
+  await stopFeed();
+  await producer.disconnect();
   return figures;
 }
 
 /** Tells the figures of each part as soon as they are there. */
-export async function benchEngine(stack: Stack, model: Model, tell: (figures: Figure[]) => void): Promise<void> {
+export async function benchEngine(
+  stack: Stack,
+  model: Model,
+  only: string | undefined,
+  tell: (figures: Figure[]) => void,
+): Promise<void> {
   const kafka = new Kafka({ brokers: stack.settings.kafka.brokers, logLevel: logLevel.NOTHING });
   const admin = kafka.admin();
   await admin.connect();
   try {
-    tell(await throughput(stack, kafka, admin, model, 'JSON', recordOf));
-    tell(await throughput(stack, kafka, admin, model, 'OTLP', otlpRecordOf));
-    tell(await restart(stack, kafka, admin, model));
+    if (only !== 'restart') tell(await throughput(stack, kafka, admin, model, 'JSON', recordOf));
+    if (only !== 'restart') tell(await throughput(stack, kafka, admin, model, 'OTLP', otlpRecordOf));
+    if (only !== 'engine') tell(await restart(stack, kafka, admin, model));
   } finally {
     await admin.disconnect();
   }

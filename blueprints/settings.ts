@@ -27,6 +27,10 @@ export const settingsSchema = z.strictObject({
       .default('understudy.model-health')
       .describe('Drift of features and scores, observed against expected failures; compacted, keyed by model.'),
     deadLetterTopic: z.string().default('understudy.dead-letter'),
+    windowsTopic: z
+      .string()
+      .default('understudy.windows')
+      .describe("Snapshots of the cells' windows, from which a restarted worker goes on; compacted."),
   }),
   temporal: z.strictObject({
     address: z.string(),
@@ -54,6 +58,14 @@ export const settingsSchema = z.strictObject({
         .min(1024)
         .default(1_048_576)
         .describe('Larger records are dead-lettered undecoded.'),
+      snapshotEverySteps: z
+        .number()
+        .int()
+        .min(0)
+        .default(30)
+        .describe(
+          'Steps between two snapshots of the windows: as much telemetry is read again after a crash. 0: none.',
+        ),
       riskChangedEveryMs: z.number().int().min(500).default(2000),
       modelManifest: z.string().default(join(packageRoot, 'models', 'manifest.json')),
       shadowModelManifest: z

@@ -14,6 +14,13 @@ export interface TopicSpec {
   config: Record<string, string>;
 }
 
+/** Each snapshot makes the one before the last void: what is void should go soon, and nothing of it is worth a day. */
+const windowsTopicConfig = {
+  'cleanup.policy': 'compact,delete',
+  'retention.ms': '21600000',
+  'segment.bytes': '16777216',
+};
+
 /** Every topic, with its partitions: telemetry and scores grow by cell, the dead letters are few. */
 export function topics(kafka: Settings['kafka']): TopicSpec[] {
   return [
@@ -21,6 +28,7 @@ export function topics(kafka: Settings['kafka']): TopicSpec[] {
     { topic: kafka.scoresTopic, partitions: 4, config: { 'cleanup.policy': 'compact' } },
     { topic: kafka.shadowScoresTopic, partitions: 4, config: { 'cleanup.policy': 'compact' } },
     { topic: kafka.modelHealthTopic, partitions: 1, config: { 'cleanup.policy': 'compact' } },
+    { topic: kafka.windowsTopic, partitions: 4, config: windowsTopicConfig },
     { topic: kafka.deadLetterTopic, partitions: 1, config: {} },
   ];
 }

@@ -25,6 +25,20 @@ const sortedMeans = variances + baselineBlocks;
 const sortedVariances = sortedMeans + baselineBlocks;
 export const baselineSize = sortedVariances + baselineBlocks;
 
+/** Numbers from the beginning of a baseline on that cannot be made again from the rest: see `rebuildBaseline`. */
+export const keptOfBaseline = sortedMeans;
+
+/** Makes the order of the blocks again from the blocks. */
+export function rebuildBaseline(d: Float64Array, at: number): void {
+  const size = d[at + SIZE]!;
+  if (!Number.isInteger(size) || size < 0 || size > baselineBlocks) throw new RangeError(`no ${size} blocks`);
+  // A ring that is not full is filled from its beginning.
+  d.copyWithin(at + sortedMeans, at + means, at + means + size);
+  d.copyWithin(at + sortedVariances, at + variances, at + variances + size);
+  d.subarray(at + sortedMeans, at + sortedMeans + size).sort();
+  d.subarray(at + sortedVariances, at + sortedVariances + size).sort();
+}
+
 /** Makes the stretch that begins at `at` (zeros so far) a baseline that has seen nothing. */
 export function emptyBaseline(d: Float64Array, at: number): void {
   d[at + CENTRE] = d[at + SCALE] = NaN;

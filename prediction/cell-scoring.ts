@@ -12,6 +12,7 @@ import { advance, type RiskEpisode } from './risk-episode';
 import { cumulative, isUnknown, novelty, probabilityWithin, scoreOf, staleSteps, type TelemetryState } from './score';
 import type { Shadow, ShadowScore } from './shadow';
 import { UnitWatch } from './unit-watch';
+import type { WordReader, WordWriter } from './words';
 
 /** What scoring needs of a model; `Model` is one. */
 export type ScoringModel = Pick<Model, 'id' | 'bins' | 'manifest' | 'forest' | 'rows' | 'run'>;
@@ -57,6 +58,8 @@ interface DueCell {
 
 /** Attribution takes a few ms a row: with more cells at risk than this at once, the rest goes without. */
 const mostExplainedPerTick = 20;
+/** More than any topics have together. */
+const mostPartitions = 100_000;
 /** Users have to feel it for so many ticks in a row before it counts as a failure. */
 const failureTicks = 3;
 
@@ -81,24 +84,60 @@ export class CellScoring {
 
   /** Notes where a cell's samples come from and how far producer and record time lie apart. */
   met(cell: string, partition: string, skewMs: number): void {
-    let state = this.cells.get(cell);
-    if (!state) {
-      state = {
-        cell,
-        window: this.extractor.window(cell),
-        episode: null,
-        lastEventMs: -Infinity,
-        newestMs: -Infinity,
-        skewMs,
-        units: new UnitWatch(),
-        ticksMissed: 0,
-        partitions: new Set(),
-      };
-      this.cells.set(cell, state);
-      this.ordered = undefined;
-    }
+    const state = this.cells.get(cell) ?? this.add(cell, skewMs);
     state.skewMs = skewMs;
     state.partitions.add(partition);
+  }
+
+  private add(cell: string, skewMs: number): CellState {
+    const state = {
+      cell,
+      window: this.extractor.window(cell),
+      episode: null,
+      lastEventMs: -Infinity,
+      newestMs: -Infinity,
+      skewMs,
+      units: new UnitWatch(),
+      ticksMissed: 0,
+      partitions: new Set<string>(),
+    };
+    this.cells.set(cell, state);
+    this.ordered = undefined;
+    return state;
+  }
+
+  /** The cells that have been heard of, each with the partitions it came by. */
+  *partitionsOfCells(): Generator<readonly [cell: string, partitions: ReadonlySet<string>]> {
+    for (const { cell, partitions, newestMs } of this.cells.values()) {
+      if (newestMs !== -Infinity) yield [cell, partitions];
+    }
+  }
+
+  /** Everything about a cell that is carried from one tick to the next. */
+  save(cell: string, out: WordWriter): void {
+    const state = this.cells.get(cell) as CellState;
+    out.text(cell);
+    out.number(state.partitions.size);
+    for (const partition of state.partitions) out.text(partition);
+    out.text(JSON.stringify(state.episode));
+    for (const number of [state.lastEventMs, state.newestMs, state.skewMs, state.ticksMissed]) out.number(number);
+    state.units.save(out);
+    state.window.save(out);
+  }
+
+  /** Takes in a cell that was saved, and that is not known yet. Throws for what no cell can be. */
+  restore(from: WordReader): void {
+    const cell = from.text();
+    if (this.cells.has(cell)) throw new RangeError(`cell ${cell} comes twice`);
+    const state = this.add(cell, 0);
+    for (let left = from.count(mostPartitions); left > 0; left--) state.partitions.add(from.text());
+    state.episode = episodeOf(from.text());
+    state.lastEventMs = from.number();
+    state.newestMs = from.number();
+    state.skewMs = from.number();
+    state.ticksMissed = from.number();
+    state.units.restore(from);
+    state.window.restore(from);
   }
 
   observe(sample: Sample): void {
@@ -138,6 +177,8 @@ export class CellScoring {
     this.ordered ??= [...this.cells.values()].sort((a, b) => (a.cell < b.cell ? -1 : 1));
     for (const state of this.ordered) {
       if (state.newestMs === -Infinity) continue;
+      // Restored from a later tick than others were.
+      if (state.window.lastStep * stepMs >= tickMs) continue;
       const known = directory.find(state.cell);
       // Gone from the configuration, or silent for longer than any window reaches.
       if (!known || tickMs - state.newestMs > historySteps * stepMs) {
@@ -248,6 +289,12 @@ function objectiveMissed(window: CellWindow, { sloLatencyMs, sloErrorRatio }: Kn
   return (
     window.latest('http.latency_p99_s') * 1000 >= sloLatencyMs || window.latest('http.error_ratio') >= sloErrorRatio
   );
+}
+
+function episodeOf(json: string): RiskEpisode | null {
+  const episode = JSON.parse(json) as RiskEpisode | null;
+  if (episode !== null && (!episode.prepare || !episode.shift)) throw new RangeError(`${json} is no episode`);
+  return episode;
 }
 
 /** What all cells of a tick share. */

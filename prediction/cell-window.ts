@@ -2,6 +2,7 @@
 import { metricNames, metrics, type MetricName } from './metrics';
 import { Track, trackSize } from './track';
 import { blockSteps } from './trend';
+import type { WordReader, WordWriter } from './words';
 
 /** More instances than this in one cell are ignored: telemetry is not trusted to be small. */
 export const maxInstancesPerCell = 64;
@@ -131,6 +132,54 @@ export class CellWindow {
     if (atMs > samples.newestMs) samples.newestMs = atMs;
     if (atMs > this.newestMs) this.newestMs = atMs;
     return true;
+  }
+
+  /** Everything that is carried from one tick to the next. */
+  save(out: WordWriter): void {
+    for (const number of [this.firstStep, this.lastStep, this.newestMs, Number(this.frozen)]) out.number(number);
+    out.number(this.instances.size);
+    // In this order, in which sums over instances are made.
+    for (const [name, { newestMs, valuesAndTimes }] of this.instances) {
+      out.text(name);
+      out.number(newestMs);
+      const seen = metricNames.map((_, m) => m).filter((m) => valuesAndTimes[2 * m + 1] !== -Infinity);
+      out.number(seen.length);
+      for (const m of seen) {
+        out.number(m);
+        out.numbers(valuesAndTimes, 2 * m, 2 * m + 2);
+      }
+    }
+    out.number(this.tracksMade);
+    this.tracks.forEach((track, i) => {
+      if (!track) return;
+      out.number(i);
+      track.save(out);
+    });
+  }
+
+  /** Brings a new window to where the one that was saved stood. Throws RangeError for what no window can be. */
+  restore(from: WordReader): void {
+    this.firstStep = from.number();
+    this.lastStep = from.number();
+    this.newestMs = from.number();
+    this.frozen = from.number() === 1;
+    for (let left = from.count(maxInstancesPerCell); left > 0; left--) {
+      const samples = new InstanceSamples();
+      this.instances.set(from.text(), samples);
+      samples.newestMs = from.number();
+      for (let metrics = from.count(metricNames.length); metrics > 0; metrics--) {
+        const m = from.count(metricNames.length - 1);
+        from.numbers(samples.valuesAndTimes, 2 * m, 2 * m + 2);
+      }
+    }
+    const tracks = from.count(this.tracks.length);
+    this.reserve(tracks);
+    for (let left = tracks; left > 0; left--) {
+      const track = new Track(this.numbers, this.tracksMade * trackSize);
+      this.tracksMade += 1;
+      this.tracks[from.count(this.tracks.length - 1)] = track;
+      track.restore(from);
+    }
   }
 
   /** Brings `current` to `atMs`: values not older than `holdMs`, put together by each metric's rule. */

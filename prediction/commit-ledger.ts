@@ -8,11 +8,17 @@ interface Entry {
 
 export class CommitLedger {
   private readonly entries: Entry[] = [];
-  private committedOffset: number;
+  private committedOffset: number | undefined;
   private readyOffset = 0;
 
-  constructor(committed: number) {
-    this.committedOffset = committed;
+  /** `committed`: null if nothing ever was. */
+  constructor(committed: number | null) {
+    this.committedOffset = committed ?? undefined;
+  }
+
+  /** What is committed, or could be; undefined if nothing is. */
+  get position(): number | undefined {
+    return this.committedOffset;
   }
 
   /** A record was read; `tickMs` is the last tick its samples belong to, or undefined if it held none. */
@@ -28,11 +34,21 @@ export class CommitLedger {
     while (this.entries.length > 0 && (this.entries[0] as Entry).tickMs <= doneTickMs) {
       this.readyOffset = (this.entries.shift() as Entry).nextOffset;
     }
-    return this.readyOffset > this.committedOffset ? this.readyOffset : undefined;
+    return this.readyOffset > (this.committedOffset ?? 0) ? this.readyOffset : undefined;
+  }
+
+  /** The offset before which no record needs a tick after this one. Changes nothing. */
+  dealtWith(doneTickMs: number): number {
+    let offset = Math.max(this.readyOffset, this.committedOffset ?? 0);
+    for (const { tickMs, nextOffset } of this.entries) {
+      if (tickMs > doneTickMs) break;
+      offset = Math.max(offset, nextOffset);
+    }
+    return offset;
   }
 
   /** The commit has succeeded; until then `advance` answers the same offset or a later one. */
   committed(offset: number): void {
-    if (offset > this.committedOffset) this.committedOffset = offset;
+    if (offset > (this.committedOffset ?? 0)) this.committedOffset = offset;
   }
 }

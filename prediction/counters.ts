@@ -24,6 +24,12 @@ export type CounterName =
   | 'shadow.failed'
   | 'shadow.dropped'
   | 'model-health.failed'
+  | 'windows.snapshots'
+  | 'windows.cells'
+  | 'windows.bytes'
+  | 'windows.failed'
+  | 'windows.refused'
+  | 'windows.restored'
   | `problem.${string}`
   | `ignored.${string}`;
 

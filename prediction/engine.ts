@@ -6,7 +6,7 @@ import type { ScoringModel } from './cell-scoring';
 import { Counters } from './counters';
 import type { DeadLetter } from './dead-letter';
 import { DriftWatch, type DriftReport } from './drift';
-import { featureNames } from './feature-spec';
+import { featureNames, historySteps } from './feature-spec';
 import { Insistence, messageOf, within } from './insist';
 import { Intake } from './intake';
 import { Partitions, type Partition } from './partitions';
@@ -14,14 +14,17 @@ import type { ScorePublisher } from './publisher';
 import { RiskOutbox, type RiskNotifier } from './risk-outbox';
 import { Shadow, type ShadowDivergence } from './shadow';
 import { SideChannel } from './side-channel';
-import type {
-  PartitionId,
-  PartitionStart,
-  TelemetryReader,
-  TelemetryRecord,
-  TelemetrySource,
+import {
+  partitionKey,
+  type PartitionId,
+  type PartitionStart,
+  type TelemetryReader,
+  type TelemetryRecord,
+  type TelemetrySource,
 } from './telemetry-source';
-import { Ticking } from './ticking';
+import { Ticking, type TickingOptions } from './ticking';
+import { WindowSnapshots, type RestoredPartition } from './window-snapshots';
+import type { WindowStore } from './window-store';
 
 export interface EngineOptions {
   settings: Pick<Settings, 'scoring'> & { kafka: Pick<Settings['kafka'], 'telemetry'> };
@@ -33,6 +36,8 @@ export interface EngineOptions {
   publisher: ScorePublisher;
   notifier: RiskNotifier;
   log: Logger;
+  /** Where windows are kept for whoever reads on after us. Without it, windows are always rebuilt from the telemetry. */
+  windows?: WindowStore | undefined;
   /** Milliseconds since the epoch. @default Date.now */
   now?: () => number;
   /** Samples held for later ticks before partitions that are ahead are paused. @default 500,000 */
@@ -69,6 +74,7 @@ export class ScoringEngine implements TelemetryReader {
   private readonly drift: DriftWatch | undefined;
   private readonly shadow: Shadow | undefined;
   private readonly sideChannel: SideChannel;
+  private readonly snapshots: WindowSnapshots | undefined;
   private ticking: Ticking;
   private lastCommitMs = 0;
   private lastDirectoryMs = 0;
@@ -93,6 +99,10 @@ export class ScoringEngine implements TelemetryReader {
     this.drift = references && new DriftWatch({ references, featureNames });
     this.shadow = shadowModel && new Shadow(shadowModel, scoring.stepMs, counters);
     this.sideChannel = new SideChannel(publisher, counters, log, model.id, this.drift, this.shadow);
+    const { stepMs, snapshotEverySteps: everySteps } = scoring;
+    const historyMs = historySteps * stepMs;
+    const { windows: store } = options;
+    this.snapshots = store && new WindowSnapshots({ store, stepMs, everySteps, historyMs, counters, log, now });
     this.ticking = this.newTicking();
   }
 
@@ -121,6 +131,7 @@ export class ScoringEngine implements TelemetryReader {
     this.stopping = true;
     this.generation += 1;
     this.insistence.stop();
+    this.snapshots?.stop();
     this.outbox.close();
     const left = Promise.all([this.options.source.stop(), this.queue]);
     if (!(await within(leaveWithinMs, left))) {
@@ -142,14 +153,34 @@ export class ScoringEngine implements TelemetryReader {
     };
   }
 
-  /** From the source: everything begins anew, from windows that reach back far enough. */
-  assigned(starts: PartitionStart[]): Promise<void> {
+  /** From the source: everything begins anew, from windows that were kept, or else that reach back far enough. */
+  assigned(starts: PartitionStart[]): Promise<PartitionStart[]> {
     // Not queued behind work of the old assignment's: that work sees the new generation and ends.
     this.generation += 1;
+    const { generation } = this;
     return this.exclusive(async () => {
-      this.partitions.assign(starts);
+      let restored = (await this.snapshots?.restore(starts)) ?? new Map<string, RestoredPartition>();
+      if (generation !== this.generation) return [];
+      try {
+        this.ticking = this.newTicking(restored.values());
+      } catch (error) {
+        const reason = messageOf(error);
+        this.options.log.error(
+          { reason },
+          `kept windows cannot be used (${reason}); the telemetry is read again instead`,
+        );
+        this.counters.add('windows.refused', restored.size);
+        restored = new Map();
+        this.ticking = this.newTicking();
+      }
+      this.counters.add('windows.restored', this.ticking.cellCount);
+      const from = starts.map((start) => ({
+        ...start,
+        from: restored.get(partitionKey(start))?.head.from ?? start.from,
+      }));
+      this.partitions.assign(from, restored);
       this.intake.reset();
-      this.ticking = this.newTicking();
+      return from.filter((start) => restored.has(partitionKey(start)));
     });
   }
 
@@ -186,13 +217,16 @@ export class ScoringEngine implements TelemetryReader {
   private async read(partition: Partition, record: TelemetryRecord, letters: DeadLetter[]): Promise<void> {
     // A record below what was read already came twice (seek and fetch crossed): once is enough.
     if (record.offset < partition.next) return;
-    partition.next = record.offset + 1;
+    this.partitions.read(partition, record.offset, record.timestampMs);
     const { committed } = partition.start;
     const isReplay = committed !== null && record.offset < committed;
-    const { samples, letter } = await this.intake.read(partition.id, record, isReplay);
+    const { samples: all, letter } = await this.intake.read(partition.id, record, isReplay);
     if (letter) letters.push(letter);
+    const { restored } = partition;
+    // What is in the restored windows already must not be taken twice.
+    const samples = restored && record.offset < restored.read ? all.filter((s) => s.atMs > restored.tickMs) : all;
     let newestMs = -Infinity;
-    for (const { atMs } of samples) if (atMs > newestMs) newestMs = atMs;
+    for (const { atMs } of all) if (atMs > newestMs) newestMs = atMs;
     // The record's time moves an idle partition on; a sample ahead of its record or of this clock moves nothing.
     const readTo = Math.min(newestMs === -Infinity ? record.timestampMs : newestMs, record.timestampMs, this.now());
     if (readTo > partition.readToMs) partition.readToMs = readTo;
@@ -207,6 +241,7 @@ export class ScoringEngine implements TelemetryReader {
     if (generation !== this.generation) return;
     this.partitions.keepBounded(this.ticking.heldSamples, this.options.maxHeldSamples ?? 500_000, delivering);
     await this.commit(false);
+    if (this.snapshots && generation === this.generation) this.ticking.snapshot(this.snapshots, this.intake.remembers);
   }
 
   private async commit(now: boolean): Promise<void> {
@@ -243,11 +278,11 @@ export class ScoringEngine implements TelemetryReader {
     }
   }
 
-  private newTicking(): Ticking {
+  private newTicking(restored?: Iterable<RestoredPartition>): Ticking {
     const { counters, drift, shadow, generation, outbox, partitions, insistence, sideChannel } = this;
     const { model, directory, settings, publisher } = this.options;
     const { stepMs, riskChangedEveryMs } = settings.scoring;
-    return new Ticking({
+    const ticking: TickingOptions = {
       scoring: { model, directory, stepMs, riskChangedEveryMs, counters, drift, shadow },
       partitions,
       publisher,
@@ -257,13 +292,17 @@ export class ScoringEngine implements TelemetryReader {
       counters,
       onTurn: () => (this.turns += 1),
       isCurrent: () => generation === this.generation,
-    });
+    };
+    return new Ticking(ticking, restored);
   }
 
   /** One thing at a time, in order of call; the caller hears of its own failure only. */
-  private exclusive(work: () => Promise<void>): Promise<void> {
+  private exclusive<T>(work: () => Promise<T>): Promise<T> {
     const result = this.queue.then(work);
-    this.queue = result.catch(() => undefined);
+    this.queue = result.then(
+      () => undefined,
+      () => undefined,
+    );
     return result;
   }
 }

@@ -34,6 +34,8 @@ const letterBurst = 200;
 export class Intake {
   private decoders: ReadonlyMap<string, { name: DecoderName; decode: Decoder }>;
   private lastRefreshMs = -Infinity;
+  /** The present decoders' memory. */
+  private assembler: Assembler | undefined;
   private letterBudget = letterBurst;
   private letterBudgetAtMs: number;
 
@@ -47,11 +49,16 @@ export class Intake {
     this.decoders = this.newDecoders();
   }
 
+  /** Whether the decoders hold something of the records before, by which they read the next ones. */
+  get remembers(): boolean {
+    return this.assembler?.remembers ?? false;
+  }
+
   /** Per topic, as its settings say; all share one bounded memory. */
   private newDecoders() {
     const { telemetry, directory } = this.options;
     const series = new SeriesStore();
-    const assembler = new Assembler(series);
+    const assembler = (this.assembler = new Assembler(series));
     const locate = (name: string) => directory.locate?.(name);
     return new Map(
       telemetry.map(({ topic, decoder: name, ...reading }) => {

@@ -2,10 +2,12 @@
 import type { Admin, Consumer, ConsumerEndBatchProcessEvent, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs';
 import type { Logger } from 'pino';
 import { registerCompression } from './compression';
+import { within } from './insist';
 import type {
   PartitionId,
   PartitionStart,
   Position,
+  SnapshotPlace,
   TelemetryReader,
   TelemetryRecord,
   TelemetrySource,
@@ -24,6 +26,7 @@ export interface KafkaSourceOptions {
 }
 
 const recordsPerCall = 500;
+const beatWhileWaitingMs = 1_000;
 
 /** What kafkajs tells of a batch when it is over. */
 type EndedBatch = Omit<ConsumerEndBatchProcessEvent['payload'], 'firstOffset'> & { firstOffset: string | null };
@@ -73,11 +76,11 @@ export class KafkaSource implements TelemetrySource {
   async commit(positions: readonly Position[]): Promise<void> {
     if (!this.consumer) throw new Error('Nothing can be committed: there is no consumer at the moment.');
     await this.consumer.commitOffsets(
-      positions.map(({ topic, partition, offset, tickMs }) => ({
+      positions.map(({ topic, partition, offset, tickMs, windows }) => ({
         topic,
         partition,
         offset: String(offset),
-        metadata: JSON.stringify({ tickMs }),
+        metadata: JSON.stringify(windows ? { tickMs, windows } : { tickMs }),
       })),
     );
   }
@@ -177,23 +180,29 @@ export class KafkaSource implements TelemetrySource {
           partition,
           from: Math.min(end, Math.max(low, found < 0 ? end : found)),
           committed: next < 0 ? null : next,
-          committedTickMs: tickOf(known?.metadata),
+          ...toldWithCommit(known?.metadata),
           end,
+          low,
         });
       }
     }
     if (mine !== this.assignment) return;
-    await this.reader.assigned(starts);
-    for (const { topic, partition, from } of starts) consumer.seek({ topic, partition, offset: String(from) });
+    const restored = await this.reader.assigned(starts);
+    for (const { topic, partition, from } of starts) {
+      const wanted = restored.find((r) => r.topic === topic && r.partition === partition)?.from ?? from;
+      consumer.seek({ topic, partition, offset: String(wanted) });
+    }
     this.problem = undefined;
     this.options.log.info(
-      { partitions: starts.length },
-      `reads ${starts.length} partitions, from ${Math.round(this.options.rebuildMs / 1000)} s back to rebuild windows`,
+      { partitions: starts.length, restored: restored.length },
+      `reads ${starts.length} partitions: ${restored.length} from where their snapshots stand, ` +
+        `${starts.length - restored.length} from ${Math.round(this.options.rebuildMs / 1000)} s back to rebuild windows`,
     );
   }
 
   private async batch(payload: EachBatchPayload): Promise<void> {
-    await this.ready;
+    // Restoring windows may take longer than the group waits for a member that does not beat.
+    while (!(await within(beatWhileWaitingMs, this.ready))) await payload.heartbeat();
     const { batch } = payload;
     const id = { topic: batch.topic, partition: batch.partition };
     const end = Number(batch.highWatermark);
@@ -230,11 +239,21 @@ function recordOf(message: KafkaMessage): TelemetryRecord {
   };
 }
 
-function tickOf(metadata: string | null | undefined): number | null {
+/** What this project's commits say beside the offset; anything else says nothing. */
+function toldWithCommit(metadata: string | null | undefined): Pick<PartitionStart, 'committedTickMs' | 'windows'> {
   try {
-    const { tickMs } = JSON.parse(metadata ?? '') as { tickMs?: unknown };
-    return typeof tickMs === 'number' && Number.isFinite(tickMs) ? tickMs : null;
+    const { tickMs, windows } = JSON.parse(metadata ?? '') as { tickMs?: unknown; windows?: unknown };
+    return {
+      committedTickMs: typeof tickMs === 'number' && Number.isFinite(tickMs) ? tickMs : null,
+      windows: isPlace(windows) ? windows : null,
+    };
   } catch {
-    return null;
+    return { committedTickMs: null, windows: null };
   }
+}
+
+function isPlace(told: unknown): told is SnapshotPlace {
+  if (typeof told !== 'object' || told === null) return false;
+  const { partition, offset, slot } = told as Partial<SnapshotPlace>;
+  return Number.isInteger(partition) && Number.isInteger(offset) && (slot === 0 || slot === 1);
 }

@@ -27,18 +27,36 @@ export interface PartitionStart extends PartitionId {
   committedTickMs: number | null;
   /** The partition's end at the assignment: from here on it is live. */
   end: number;
+  /** The oldest offset that is still there. */
+  low: number;
+  /** The newest snapshot of its cells' windows; null if there is none. */
+  windows: SnapshotPlace | null;
+}
+
+/** Where a snapshot of windows lies in its topic. */
+export interface SnapshotPlace {
+  partition: number;
+  /** Of its first record. */
+  offset: number;
+  /** Two snapshots of a partition are kept, turn by turn: the one that is written never replaces the one in use. */
+  slot: 0 | 1;
 }
 
 export interface Position extends PartitionId {
   /** Next offset to read. */
   offset: number;
   tickMs: number;
+  /** What a new reader restores the windows from. */
+  windows: SnapshotPlace | null;
 }
 
 /** What a source tells its reader, one call at a time. */
 export interface TelemetryReader {
-  /** A new assignment: everything known before is void. Records follow from each partition's `from`. */
-  assigned(partitions: PartitionStart[]): Promise<void>;
+  /**
+   * A new assignment: everything known before is void. Answers from where it wants to read partitions whose windows it
+   * could restore; the records of the others follow from their `from`.
+   */
+  assigned(partitions: PartitionStart[]): Promise<readonly Pick<PartitionStart, 'topic' | 'partition' | 'from'>[]>;
   /** Records of one partition in order. `end` is the partition's end when they were fetched. */
   records(from: PartitionId, records: readonly TelemetryRecord[], end: number): Promise<void>;
   /** Offsets from `first` to before `next` hold no records for a reader, such as the markers that end transactions. */

@@ -8,6 +8,8 @@ import type { ScorePublisher } from './publisher';
 import type { RiskOutbox } from './risk-outbox';
 import type { SideChannel } from './side-channel';
 import { StepBuffer } from './step-buffer';
+import type { RestoredPartition, WindowSnapshots } from './window-snapshots';
+import { WordReader } from './words';
 
 export interface TickingOptions {
   scoring: CellScoringOptions;
@@ -30,14 +32,33 @@ export class Ticking {
   /** Event time of the last tick that is done; -Infinity before the first. */
   doneMs = -Infinity;
   private nextMs: number | null = null;
+  /** The tick after that of the oldest windows that were restored. */
+  private resumeMs = Infinity;
   private readonly scoring: CellScoring;
   private readonly buffer: StepBuffer;
   private readonly stepMs: number;
 
-  constructor(private readonly options: TickingOptions) {
+  /** `restored`: windows to go on from. Throws RangeError if they are not what they should be. */
+  constructor(
+    private readonly options: TickingOptions,
+    restored: Iterable<RestoredPartition> = [],
+  ) {
     this.stepMs = options.scoring.stepMs;
     this.scoring = new CellScoring(options.scoring);
     this.buffer = new StepBuffer(this.stepMs);
+    for (const { head, words } of restored) {
+      this.resumeMs = Math.min(this.resumeMs, head.tickMs + this.stepMs);
+      for (const some of words) {
+        const reader = new WordReader(some);
+        while (!reader.isAtEnd) this.scoring.restore(reader);
+      }
+    }
+  }
+
+  /** Keeps the windows as they are after the last tick, if it is time to. */
+  snapshot(snapshots: WindowSnapshots, rememberPast: boolean): void {
+    const { partitions, isCurrent } = this.options;
+    if (this.doneMs !== -Infinity) snapshots.take(this.scoring, partitions, this.doneMs, rememberPast, isCurrent);
   }
 
   get cellCount(): number {
@@ -86,10 +107,10 @@ export class Ticking {
     }
   }
 
-  /** The first tick is that of the oldest sample, once nothing older can come. */
+  /** The first tick is that of the oldest sample, once nothing older can come, or the next one of restored windows. */
   private firstTick(horizonMs: number): number | null {
-    const first = this.buffer.firstTickMs();
-    return first !== undefined && first <= horizonMs ? first : null;
+    const first = Math.min(this.buffer.firstTickMs() ?? Infinity, this.resumeMs);
+    return first <= horizonMs ? first : null;
   }
 
   /** False if the tick was given up because the assignment changed or the engine stops. */

@@ -1,5 +1,5 @@
 /** One metric of one cell over time: its trend, its baseline, and how the newest values stand to both. */
-import { baselineSize, CENTRE, closeBaseline, emptyBaseline, SCALE } from './baseline';
+import { baselineSize, CENTRE, closeBaseline, emptyBaseline, keptOfBaseline, rebuildBaseline, SCALE } from './baseline';
 import {
   BLOCK_COUNT,
   BLOCK_MEAN,
@@ -9,21 +9,30 @@ import {
   FLOOR,
   FLOOR_SLOPE_LONG,
   FLOOR_SLOPE_MID,
+  keptOfTrend,
   MEAN,
   PRESENT,
   R2,
+  rebuildTrend,
   shortWindow,
   SLOPE,
   stepTrend,
   trendSize,
   type WindowPlace,
 } from './trend';
+import type { WordReader, WordWriter } from './words';
 
 const [LAST, LIMIT, Z_SCALE, Z, LOG_RATIO, LAST_SEEN] = [0, 1, 2, 3, 4, 5] as const;
 const baseline = 6;
 const trend = baseline + baselineSize;
 /** Numbers per track. */
 export const trackSize = trend + trendSize;
+
+/** What has to be kept of a track between two steps; everything else follows from it, at once or with the next step. */
+const kept: readonly (readonly [from: number, to: number])[] = [
+  [LAST_SEEN, baseline + keptOfBaseline],
+  ...keptOfTrend.map(([from, to]) => [trend + from, trend + to] as const),
+];
 
 /** A view of a stretch of its cell's numbers: all tracks of a cell lie side by side in one array. */
 export class Track {
@@ -47,6 +56,17 @@ export class Track {
     if (place !== blockSteps) return;
     const count = d[at + trend + BLOCK_COUNT]!;
     closeBaseline(d, at + baseline, at + trend + BLOCK_MEAN, at + trend + BLOCK_VARIANCE, count, frozen);
+  }
+
+  save(out: WordWriter): void {
+    for (const [from, to] of kept) out.numbers(this.d, this.at + from, this.at + to);
+  }
+
+  /** Brings a new track to where the one that was saved stood. Throws RangeError for what no track can be. */
+  restore(from: WordReader): void {
+    for (const [begin, end] of kept) from.numbers(this.d, this.at + begin, this.at + end);
+    rebuildBaseline(this.d, this.at + baseline);
+    rebuildTrend(this.d, this.at + trend);
   }
 
   /** Whether the cell sends this metric at all, as far as the window reaches. */

@@ -61,6 +61,12 @@ const blocks = 44;
 const lows = blocks + longBlocks * blockFields;
 export const trendSize = lows + longBlocks;
 
+/** What cannot be made again from the rest, as stretches from the beginning of a trend: see `rebuildTrend`. */
+export const keptOfTrend: readonly (readonly [from: number, to: number])[] = [
+  [open, openLow + 1],
+  [newestBlock, trendSize],
+];
+
 /** n, t and tt by which steps of a block have a value. */
 const countOf = new Float64Array(1 << blockSteps);
 const timeOf = new Float64Array(1 << blockSteps);
@@ -81,6 +87,14 @@ export function emptyTrend(d: Float64Array, at: number): void {
   d.fill(Infinity, at + openLow, at + low23 + 1);
   d.fill(Infinity, at + lows, at + trendSize);
   d[at + newestBlock] = longBlocks - 1;
+}
+
+/** Makes the sums and lows again, bit by bit those of the trend that was kept; its figures follow with the next step. */
+export function rebuildTrend(d: Float64Array, at: number): void {
+  const newest = d[at + newestBlock]!;
+  if (!Number.isInteger(newest) || newest < 0 || newest >= longBlocks) throw new RangeError(`no block ${newest}`);
+  sumWindows(d, at, newest);
+  findLows(d, at, newest);
 }
 
 /**

@@ -5,6 +5,7 @@
 import { maxInstancesPerCell, metricIndex } from './cell-window';
 import type { Sample } from './contracts';
 import { metricNames, metrics, type MetricName } from './metrics';
+import type { WordReader, WordWriter } from './words';
 
 /** So many samples in a row within this factor of the one before make a value steady. */
 const steadySamples = 10;
@@ -57,6 +58,35 @@ export class UnitWatch {
   /** Whether a doubtful value was seen within the last `withinMs`. */
   isDoubted(atMs: number, withinMs: number): boolean {
     return atMs - this.lastDoubtMs < withinMs;
+  }
+
+  save(out: WordWriter): void {
+    out.number(this.lastDoubtMs);
+    out.number(this.instances.size);
+    for (const [instance, { levels, newestMs }] of this.instances) {
+      out.text(instance);
+      out.number(newestMs);
+      const known = metricNames.map((_, m) => m * fields).filter((at) => levels[at + LEVEL] !== 0);
+      out.number(known.length);
+      for (const at of known) {
+        out.number(at);
+        out.numbers(levels, at, at + fields);
+      }
+    }
+  }
+
+  /** Brings a new watch to where the one that was saved stood. Throws RangeError for what no watch can be. */
+  restore(from: WordReader): void {
+    this.lastDoubtMs = from.number();
+    for (let left = from.count(maxInstancesPerCell); left > 0; left--) {
+      const instance = from.text();
+      const state = { levels: new Float64Array(metricNames.length * fields), newestMs: from.number() };
+      this.instances.set(instance, state);
+      for (let known = from.count(metricNames.length); known > 0; known--) {
+        const at = from.count((metricNames.length - 1) * fields);
+        from.numbers(state.levels, at, at + fields);
+      }
+    }
   }
 
   judge({ instance, metric, value, atMs }: Sample): UnitVerdict {

@@ -15,6 +15,7 @@ import { KafkaSource } from '../prediction/kafka-source';
 import { Model } from '../prediction/model';
 import { KafkaPublisher } from '../prediction/publisher';
 import { TemporalNotifier } from '../prediction/temporal-notifier';
+import { KafkaWindowStore } from '../prediction/window-store';
 import { workflowTypes } from '../workflows/messages';
 
 /** There is one supervision, under this id. */
@@ -117,13 +118,24 @@ async function engineOver(
     log,
   });
   const notifier = new TemporalNotifier(client, settings.temporal.failoverTaskQueue);
-  const engine = new ScoringEngine({ settings, source, model, shadowModel, directory, publisher, notifier, log });
+  const windows = new KafkaWindowStore({ kafka, topic: topics.windowsTopic, groupId: topics.groupId });
+  const engine = new ScoringEngine({
+    settings,
+    source,
+    model,
+    shadowModel,
+    directory,
+    publisher,
+    notifier,
+    windows,
+    log,
+  });
   return {
     start: () => engine.start(),
     progress: () => engine.progress(),
     stop: async (how) => {
       await engine.stop(how);
-      await publisher.disconnect();
+      await Promise.all([publisher.disconnect(), windows.close()]);
     },
   };
 }

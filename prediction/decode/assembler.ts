@@ -21,6 +21,11 @@ export class Assembler {
     private readonly rounds: Rounds = new Rounds(),
   ) {}
 
+  /** Whether what comes next depends on what came before. */
+  get remembers(): boolean {
+    return this.series.seriesCount > 0 || this.rounds.size > 0;
+  }
+
   /**
    * Takes one measurement. `source` tells it from others of the same producer that go to the same place, `toleranceMs`
    * is how far apart the parts of one reading are stamped.

@@ -16,6 +16,7 @@ import { historySteps } from '../../prediction/feature-spec';
 import { KafkaSource } from '../../prediction/kafka-source';
 import { Model } from '../../prediction/model';
 import { KafkaPublisher } from '../../prediction/publisher';
+import { KafkaWindowStore } from '../../prediction/window-store';
 import { writeTinyModel } from '../support/tiny-model';
 
 const policy = policySchema.parse({ autonomy: 'act' });
@@ -71,9 +72,10 @@ describe('Scoring engine on Kafka', function () {
       telemetry: `${name}.json`,
       scores: `${name}.scores`,
       letters: `${name}.dead`,
+      windows: `${name}.windows`,
       group: `${name}.group`,
     };
-    const names = [topics.telemetry, topics.scores, topics.letters];
+    const names = [topics.telemetry, topics.scores, topics.letters, topics.windows];
     await admin.createTopics({
       waitForLeaders: false,
       topics: names.map((topic) => ({ topic, numPartitions: 2, replicationFactor: 1 })),
@@ -90,9 +92,14 @@ describe('Scoring engine on Kafka', function () {
   }
   type Topics = Awaited<ReturnType<typeof freshTopics>>;
 
-  async function startEngine(topics: Topics, notify: (event: RiskEvent) => Promise<void>): Promise<ScoringEngine> {
+  async function startEngine(
+    topics: Topics,
+    notify: (event: RiskEvent) => Promise<void>,
+    { isKeeping = false, maxFutureS = 5 } = {},
+  ): Promise<ScoringEngine> {
     const settings = settingsSchema.parse({
       ...stack.settings,
+      scoring: { ...stack.settings.scoring, maxFutureS, snapshotEverySteps: 3 },
       kafka: { ...stack.settings.kafka, telemetry: [{ topic: topics.telemetry, decoder: 'detect' }] },
     });
     const source = new KafkaSource({
@@ -103,7 +110,11 @@ describe('Scoring engine on Kafka', function () {
       log,
     });
     const publisher = new KafkaPublisher({ kafka, scoresTopic: topics.scores, deadLetterTopic: topics.letters });
-    const engine = new ScoringEngine({ settings, source, model, directory, publisher, notifier: { notify }, log });
+    const windows = isKeeping
+      ? new KafkaWindowStore({ kafka, topic: topics.windows, groupId: topics.group })
+      : undefined;
+    const notifier = { notify };
+    const engine = new ScoringEngine({ settings, source, model, directory, publisher, notifier, windows, log });
     engines.push({ engine, publisher });
     await engine.start();
     return engine;
@@ -285,5 +296,63 @@ describe('Scoring engine on Kafka', function () {
     const twice = [...scores.values()].filter((s) => s.length > 1);
     expect(twice).to.not.be.empty;
     for (const [one, other] of twice) expect(other).to.deep.equal(one);
+  });
+
+  it('goes on from its window snapshots after a kill and in a group that grows, with the scores of one that never stopped', async () => {
+    const topics = await freshTopics();
+    const reference = { ...topics, scores: topics.letters, group: `${topics.group}.reference` };
+    const cells = ['cell-a', 'cell-b'];
+    const beginMs = Math.floor(Date.now() / 1000) * 1000 - 60_000;
+    /** Each cell in a partition of its own. */
+    const write = async (fromS: number, toS: number) => {
+      const messages = cells.flatMap((cell, partition) =>
+        Array.from({ length: toS - fromS }, (_, i) => {
+          const s = fromS + i;
+          const atMs = beginMs + s * 1000;
+          const metrics = { 'heap.used_bytes': 20e6 + (s % 7) * 1e5 * (partition + 1), 'heap.limit_bytes': 64e6 };
+          const ts = new Date(atMs).toISOString();
+          const value = JSON.stringify({ schema: 'understudy.telemetry/v1', cell, instance: cell, ts, metrics });
+          return { key: cell, partition, value, timestamp: String(atMs) };
+        }),
+      );
+      await producer.send({ topic: topics.telemetry, messages });
+    };
+    const quiet = async () => undefined;
+    const told = async () => {
+      const [topic] = await admin.fetchOffsets({ groupId: topics.group, topics: [topics.telemetry] });
+      return (topic?.partitions ?? []).filter(({ metadata }) => metadata?.includes('"windows"')).length;
+    };
+    // A part lies ahead of the clock: it waits for its ticks while the snapshot is taken.
+    await write(0, 150);
+    const first = await startEngine(topics, quiet, { isKeeping: true, maxFutureS: 300 });
+    await waitUntil(async () => (await told()) === 2, { withinMs: 30_000, what: 'a snapshot is told of' });
+    await first.stop({ commit: false });
+    await write(150, 200);
+    const second = await startEngine(topics, quiet, { isKeeping: true, maxFutureS: 300 });
+    await waitUntil(() => second.counters.get('ticks') >= 3, { withinMs: 30_000, what: 'the second scores' });
+    expect(second.counters.get('windows.restored')).to.equal(2);
+    expect(second.counters.get('windows.refused')).to.equal(0);
+    expect(second.counters.get('records'), 'only what lies behind the snapshot').to.be.below(2 * 150);
+    const third = await startEngine(topics, quiet, { isKeeping: true, maxFutureS: 300 });
+    const restored = () => third.counters.get('windows.restored');
+    await waitUntil(() => restored() === 1 && third.counters.get('ticks') >= 3, {
+      withinMs: 30_000,
+      what: 'the third scores its part',
+    });
+    const untilMs = (third.progress().lastTickMs ?? 0) - 1_000;
+    for (const { engine, publisher } of engines.splice(0)) {
+      await engine.stop({ commit: true });
+      await publisher.disconnect();
+    }
+    const never = await startEngine(reference, quiet, { maxFutureS: 300 });
+    await waitUntil(() => (never.progress().lastTickMs ?? 0) >= untilMs, { withinMs: 30_000, what: 'all is scored' });
+    for (const cell of cells) {
+      const expected = await scoresOf(reference, cell, untilMs);
+      const said = await scoresOf(topics, cell, untilMs);
+      expect([...said.keys()].sort()).to.deep.equal([...expected.keys()].sort());
+      for (const [ts, scores] of said) {
+        for (const score of scores) expect(score, ts).to.deep.equal(expected.get(ts)?.[0]);
+      }
+    }
   });
 });

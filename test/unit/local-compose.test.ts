@@ -20,11 +20,13 @@ describe('docker-compose.yml', () => {
 
   it('creates the topics that the local stack creates', () => {
     const script = compose.services['kafka-topics']!.command!.join('\n');
-    const created = [...script.matchAll(/create --topic (\S+) --partitions (\d+)(?: --config (\S+)=(\S+))?/g)];
-    const specs = created.map(([, topic, partitions, key, value]) => ({
+    const created = [...script.matchAll(/create --topic (\S+) --partitions (\d+)((?: --config \S+=\S+)*)/g)];
+    const specs = created.map(([, topic, partitions, config = '']) => ({
       topic,
       partitions: Number(partitions),
-      config: key === undefined ? {} : { [key]: value },
+      config: Object.fromEntries(
+        [...config.matchAll(/--config (\S+?)=(\S+)/g)].map(([, key = '', value = '']): [string, string] => [key, value]),
+      ),
     }));
     expect(specs).to.deep.equal(topics(settings.kafka));
   });

@@ -84,7 +84,16 @@ describe('Scoring engine', () => {
     stop = () => engine.stop({ commit: false });
     await engine.start();
     await engine.assigned(
-      ends.map((end, partition) => ({ topic, partition, from: 0, committed: null, committedTickMs: null, end })),
+      ends.map((end, partition) => ({
+        topic,
+        partition,
+        from: 0,
+        committed: null,
+        committedTickMs: null,
+        end,
+        low: 0,
+        windows: null,
+      })),
     );
     return engine;
   }

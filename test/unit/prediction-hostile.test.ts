@@ -114,7 +114,9 @@ describe('Hostile telemetry', () => {
         trouble: () => undefined,
       },
     });
-    await engine.assigned([{ topic, partition: 0, from: 0, committed: null, committedTickMs: null, end: 1 }]);
+    await engine.assigned([
+      { topic, partition: 0, from: 0, committed: null, committedTickMs: null, end: 1, low: 0, windows: null },
+    ]);
     let offset = 0;
     for (let s = 0; s < seconds; s++) {
       nowMs = t0 + s * 1000 + 100;
