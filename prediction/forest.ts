@@ -133,6 +133,8 @@ class Paths {
   /** 1 if the row itself goes this way, else 0. */
   one = new Float64Array(0);
   weight = new Float64Array(0);
+  /** 1 / n for lengths of paths: a product costs a fraction of a quotient, and the loops below are little else. */
+  inverse = new Float64Array(0);
 
   reserve(depth: number): void {
     const size = ((depth + 2) * (depth + 3)) / 2;
@@ -141,6 +143,7 @@ class Paths {
     this.zero = new Float64Array(size);
     this.one = new Float64Array(size);
     this.weight = new Float64Array(size);
+    this.inverse = Float64Array.from({ length: depth + 4 }, (_, n) => 1 / n);
   }
 }
 
@@ -180,12 +183,7 @@ function walk(
   let length = extend(parentAt, parentLength, at, zero, one, feature);
   const split = tree.feature[index] as number;
   if (split < 0) {
-    const value = factor * (tree.value[index] as number);
-    for (let i = 1; i < length; i++) {
-      const from = at + i;
-      const share = (paths.one[from] as number) - (paths.zero[from] as number);
-      out[paths.feature[from] as number]! += unwoundWeight(at, length, i) * share * value;
-    }
+    addLeaf(at, length, factor * (tree.value[index] as number), out);
     return;
   }
   const left = tree.left[index] as number;
@@ -208,6 +206,22 @@ function walk(
   walk(tree, cold, at, length, coldShare, 0, split, row, offset, factor, out);
 }
 
+function addLeaf(at: number, length: number, value: number, out: Float64Array): void {
+  const { feature, zero, one, weight, inverse } = paths;
+  const last = length - 1;
+  // For features by which the row goes another way it is one sum, whichever of them is taken out.
+  let others = 0;
+  for (let i = 0; i < last; i++) others += (weight[at + i] as number) * (inverse[last - i] as number);
+  others *= length;
+  for (let i = 1; i < length; i++) {
+    const from = at + i;
+    const zeroShare = zero[from] as number;
+    // (sum / zero) * (0 - zero) where the row goes another way.
+    const part = one[from] === 0 ? -others : unwoundWeight(at, length, zeroShare) * (1 - zeroShare);
+    out[feature[from] as number]! += part * value;
+  }
+}
+
 /** Share of a node's training rows that went to this child. */
 function shareOf(tree: Tree, index: number, child: number): number {
   const cover = tree.cover[index] as number;
@@ -216,21 +230,22 @@ function shareOf(tree: Tree, index: number, child: number): number {
 
 /** Copies a path to `at` with one entry more; answers the new length. */
 function extend(fromAt: number, length: number, at: number, zero: number, one: number, feature: number): number {
-  const { weight } = paths;
+  const { weight, inverse, feature: features, zero: zeros, one: ones } = paths;
   for (let i = 0; i < length; i++) {
-    paths.feature[at + i] = paths.feature[fromAt + i] as number;
-    paths.zero[at + i] = paths.zero[fromAt + i] as number;
-    paths.one[at + i] = paths.one[fromAt + i] as number;
-    weight[at + i] = weight[fromAt + i] as number;
+    features[at + i] = features[fromAt + i] as number;
+    zeros[at + i] = zeros[fromAt + i] as number;
+    ones[at + i] = ones[fromAt + i] as number;
   }
-  paths.feature[at + length] = feature;
-  paths.zero[at + length] = zero;
-  paths.one[at + length] = one;
+  features[at + length] = feature;
+  zeros[at + length] = zero;
+  ones[at + length] = one;
+  // From the end, each weight giving a part of the parent's to the entry after it.
+  const share = inverse[length + 1] as number;
   weight[at + length] = length === 0 ? 1 : 0;
   for (let i = length - 1; i >= 0; i--) {
-    const before = weight[at + i] as number;
-    weight[at + i + 1]! += (one * before * (i + 1)) / (length + 1);
-    weight[at + i] = (zero * before * (length - i)) / (length + 1);
+    const before = (weight[fromAt + i] as number) * share;
+    if (one !== 0) weight[at + i + 1]! += before * (i + 1);
+    weight[at + i] = zero * before * (length - i);
   }
   return length + 1;
 }
@@ -258,22 +273,17 @@ function unwind(at: number, length: number, index: number): number {
   return last;
 }
 
-/** The sum of the weights that `unwind` would leave, without making them: this runs for each entry of each leaf's path. */
-function unwoundWeight(at: number, length: number, index: number): number {
-  const { weight } = paths;
+/** The sum of the weights that taking out an entry by which the row itself goes would leave, without making them. */
+function unwoundWeight(at: number, length: number, zero: number): number {
+  const { weight, inverse } = paths;
   const last = length - 1;
-  const one = paths.one[at + index] as number;
-  const zero = paths.zero[at + index] as number;
+  const share = zero * (inverse[length] as number);
   let sum = 0;
-  if (one === 0) {
-    for (let i = last - 1; i >= 0; i--) sum += (weight[at + i] as number) / (last - i);
-    return (sum * length) / zero;
-  }
   let carried = weight[at + last] as number;
   for (let i = last - 1; i >= 0; i--) {
-    const unwound = (carried * length) / ((i + 1) * one);
+    const unwound = carried * length * (inverse[i + 1] as number);
     sum += unwound;
-    carried = (weight[at + i] as number) - (unwound * zero * (last - i)) / length;
+    carried = (weight[at + i] as number) - unwound * share * (last - i);
   }
   return sum;
 }

@@ -25,7 +25,10 @@ describe('docker-compose.yml', () => {
       topic,
       partitions: Number(partitions),
       config: Object.fromEntries(
-        [...config.matchAll(/--config (\S+?)=(\S+)/g)].map(([, key = '', value = '']): [string, string] => [key, value]),
+        [...config.matchAll(/--config (\S+?)=(\S+)/g)].map(([, key = '', value = '']): [string, string] => [
+          key,
+          value,
+        ]),
       ),
     }));
     expect(specs).to.deep.equal(topics(settings.kafka));
