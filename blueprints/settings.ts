@@ -5,6 +5,7 @@ import { parse } from 'yaml';
 import { z } from 'zod';
 import { packageRoot } from '../package-root';
 import { telemetryTopicSchema } from './telemetry-settings';
+import { transportSettingsSchema } from './transport-settings';
 
 export const settingsSchema = z.strictObject({
   kafka: z.strictObject({
@@ -45,6 +46,14 @@ export const settingsSchema = z.strictObject({
     trafficAddress: z.string().describe('host:port of the traffic API.'),
     loadReportIntervalMs: z.number().int().min(100).default(1000),
     acknowledgeTimeoutMs: z.number().int().min(50).default(5000),
+    processes: z
+      .number()
+      .int()
+      .min(1)
+      .max(64)
+      .default(1)
+      .describe('Processes that share the ports, each a replica of its own. More than 1 from about 1,000 proxies on.'),
+    transport: transportSettingsSchema.prefault({}),
   }),
   scoring: z
     .strictObject({

@@ -12,6 +12,8 @@ import { LoadReports } from './load-reports';
 import { Publisher } from './publisher';
 import { TrafficApi } from './traffic-api';
 import type { TrafficStore } from './traffic-store';
+import { isSupervisor, supervise, tellReady } from './processes';
+import { grpcOptions } from './xds/grpc-options';
 import { XdsServer } from './xds/server';
 
 /** A change is heard of by notification; should one be lost, it is found within this time. */
@@ -32,7 +34,12 @@ export async function startControlPlane(
   settings: Settings['controlPlane'],
   log: Logger,
 ): Promise<ControlPlane> {
-  const xds = new XdsServer({ log });
+  const { transport } = settings;
+  const xds = new XdsServer({
+    log,
+    stalledAfterMs: transport.stalledAfterMs,
+    arrivals: { atOnce: transport.newStreamsAtOnce, perSecond: transport.newStreamsPerSecond },
+  });
   const loads = new LoadReports({ log, intervalMs: settings.loadReportIntervalMs });
   const publisher = new Publisher(store, (resources, withheld) => xds.publish(resources, withheld), log);
   const refresh = (service: string | null): void => {
@@ -45,7 +52,7 @@ export async function startControlPlane(
   const stopListening = store.onChange(refresh);
   const rereading = setInterval(() => refresh(null), rereadEveryMs);
 
-  const xdsServer = new Server({ 'grpc.max_concurrent_streams': 10_000, 'grpc.keepalive_time_ms': 30_000 });
+  const xdsServer = new Server(grpcOptions(transport));
   xds.addTo(xdsServer);
   loads.addTo(xdsServer);
   const trafficServer = new Server();
@@ -127,6 +134,13 @@ async function main(): Promise<void> {
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
 
+  const { processes } = settings.controlPlane;
+  if (isSupervisor(processes)) {
+    const supervisor = await supervise(processes, log);
+    stop = supervisor.stop;
+    log.info({ processes, pids: supervisor.pids() }, 'ready');
+    return;
+  }
   const store = await openStore(settings.postgres.url, log, () => isStopping);
   stop = () => store.close();
   const controlPlane = await startControlPlane(store, settings.controlPlane, log);
@@ -135,7 +149,10 @@ async function main(): Promise<void> {
     await store.close();
   };
   const { xdsAddress, trafficAddress } = settings.controlPlane;
-  log.info({ xdsAddress, trafficAddress }, 'ready');
+  // Of several processes, the supervisor says when all are ready.
+  if (processes === 1) log.info({ xdsAddress, trafficAddress }, 'ready');
+  else log.info({ xdsAddress, trafficAddress }, 'serving');
+  tellReady();
 }
 
 /** Postgres may come later than we do. */

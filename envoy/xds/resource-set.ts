@@ -1,5 +1,6 @@
 /** The resources as they should be now: versioned by content, serialised once. Knows nothing of streams. */
 import { createHash } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import { encodeStrictly } from '../protos';
 import {
   messageName,
@@ -59,9 +60,11 @@ export class ResourceSet {
   private readonly byType = new Map<ResourceType, Map<string, VersionedResource>>(
     resourceTypes.map(({ type }) => [type, new Map()]),
   );
-  /** The object each version was encoded from: what is handed in again unchanged is not encoded again. */
-  private readonly encodedFrom = new WeakMap<Resource, { version: string; bytes: Buffer }>();
+  /** What each was last encoded from: what is handed in again with the same content is not encoded again. */
+  private readonly encodings = new Map<string, { from: Resource; version: string; bytes: Buffer }>();
   private updates = 0;
+  /** Resources serialised since the start: one that has not changed is not serialised again. */
+  serialised = 0;
   private withheld: ReadonlySet<string> = new Set();
   private readonly mortal = new Map<ResourceType, Set<string>>();
 
@@ -120,6 +123,7 @@ export class ResourceSet {
         if (wanted.get(type)!.has(name)) continue;
         held.delete(name);
         this.mortal.get(type)?.delete(name);
+        this.encodings.delete(`${type} ${name}`);
         changed.push({ type, name });
       }
     }
@@ -167,15 +171,17 @@ export class ResourceSet {
   }
 
   private encode(resource: Resource): { version: string; bytes: Buffer } {
-    let encoded = this.encodedFrom.get(resource);
-    if (!encoded) {
-      const bytes = encodeStrictly(messageName(resource.type), resource.message);
-      // "To update the TTL the management server resends the resource": another time to live is another version.
-      const hash = createHash('sha256').update(bytes);
-      if (resource.ttlMs) hash.update(`ttl=${resource.ttlMs}`);
-      encoded = { version: hash.digest('hex').slice(0, 16), bytes };
-      this.encodedFrom.set(resource, encoded);
-    }
+    const { type, name, message, ttlMs } = resource;
+    const key = `${type} ${name}`;
+    const before = this.encodings.get(key);
+    if (before && before.from.ttlMs === ttlMs && isDeepStrictEqual(before.from.message, message)) return before;
+    const bytes = encodeStrictly(messageName(type), message);
+    this.serialised += 1;
+    // "To update the TTL the management server resends the resource": another time to live is another version.
+    const hash = createHash('sha256').update(bytes);
+    if (ttlMs) hash.update(`ttl=${ttlMs}`);
+    const encoded = { from: resource, version: hash.digest('hex').slice(0, 16), bytes };
+    this.encodings.set(key, encoded);
     return encoded;
   }
 }

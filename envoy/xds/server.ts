@@ -13,6 +13,7 @@ import type { ProxyStream, XdsObserver } from './observer';
 import { readRequest } from './requests';
 import { AdsStream, type Protocol } from './stream';
 import type { Heard } from './subscription';
+import { Turns } from './turns';
 import { Waits, type Acknowledgements } from './waits';
 
 export type { Acknowledgements } from './waits';
@@ -41,6 +42,7 @@ export class XdsServer {
   private readonly resources = new ResourceSet();
   private readonly streams = new Map<AdsStream, Connection>();
   private readonly waits = new Waits((stream) => this.streams.has(stream));
+  private readonly turns = new Turns<AdsStream>((stream) => stream.flush());
   private readonly observer: XdsObserver;
   private readonly arrivals: Arrivals;
   private readonly frames = { delta: new ResponseFrames('delta'), sotw: new ResponseFrames('sotw') };
@@ -99,6 +101,11 @@ export class XdsServer {
     return [...new Set([...this.streams.keys()].map((stream) => stream.node).filter((node) => node !== ''))].sort();
   }
 
+  /** What publishing took since the start: resources that were serialised, and responses put together from them. */
+  get work(): { serialised: number; built: number } {
+    return { serialised: this.resources.serialised, built: this.frames.delta.built + this.frames.sotw.built };
+  }
+
   /** Ends all streams; Envoy would never end its own. */
   close(): void {
     clearInterval(this.sweeper);
@@ -126,6 +133,7 @@ export class XdsServer {
       protocol,
       this.resources,
       (answer, type) => this.send(proxy, messages, answer, type),
+      () => this.turns.ask(stream),
       admission,
       this.memory,
     );
@@ -204,6 +212,7 @@ export class XdsServer {
     connection.arrival.done();
     connection.admission.leave();
     stream.close();
+    this.turns.forget(stream);
     if (stream.node) {
       this.options.log.info({ node: stream.node }, `proxy ${stream.node} has gone`);
       this.observer.disconnected?.(connection.proxy);

@@ -40,13 +40,14 @@ export class AdsStream implements StreamContext {
   hasSettled = true;
   supportsTtl = false;
   private readonly waitingSince = new Map<ResourceType, number>();
-  private scheduled: NodeJS.Immediate | undefined;
   private settling: NodeJS.Timeout | undefined;
 
   constructor(
     readonly protocol: Protocol,
     private readonly all: ResourceSet,
     private readonly write: (answer: DiscoveryAnswer, type: ResourceType) => void,
+    /** Asks for a call of `flush` soon. */
+    private readonly isDue: () => void,
     private readonly admission: Admission = openGate.admit(
       { getAuthContext: () => ({}), getPeer: () => '' },
       'discovery',
@@ -72,14 +73,14 @@ export class AdsStream implements StreamContext {
     const heard = subscription.hear(request);
     if (heard.kind === 'ack' || heard.kind === 'nack') this.waitingSince.delete(type);
     if (heard.kind === 'nack') this.remember();
-    this.scheduled ??= setImmediate(() => this.flush());
+    this.isDue();
     return { ...heard, type };
   }
 
-  /** These resources were published anew or removed. Sends at once what can be sent. */
+  /** These resources were published anew or removed. */
   touch(keys: ResourceKey[]): void {
     for (const { type, name } of keys) this.subscriptions.get(type)?.touch(name);
-    this.flush();
+    this.isDue();
   }
 
   /** How the stream stands towards what the update of that sequence made of these resources. */
@@ -108,7 +109,7 @@ export class AdsStream implements StreamContext {
   /** Confirms what the proxy would otherwise drop at the end of its time to live. */
   beat(now: number): void {
     for (const subscription of this.subscriptions.values()) subscription.beat(now);
-    this.flush();
+    this.isDue();
   }
 
   siblings(type: ResourceType): Subscription | undefined {
@@ -120,7 +121,6 @@ export class AdsStream implements StreamContext {
   }
 
   close(): void {
-    clearImmediate(this.scheduled);
     clearTimeout(this.settling);
     if (this.node) this.remember();
   }
@@ -139,7 +139,7 @@ export class AdsStream implements StreamContext {
     this.hasSettled = false;
     this.settling = setTimeout(() => {
       this.hasSettled = true;
-      this.flush();
+      this.isDue();
     }, settlesWithinMs).unref();
   }
 
@@ -159,9 +159,7 @@ export class AdsStream implements StreamContext {
   }
 
   /** What is referred to goes first; what has to wait goes with a later acknowledgement. */
-  private flush(): void {
-    clearImmediate(this.scheduled);
-    this.scheduled = undefined;
+  flush(): void {
     for (const { type } of resourceTypes) {
       const answer = this.subscriptions.get(type)?.respond();
       if (!answer) continue;

@@ -1,4 +1,5 @@
 /** The load balancer with a real Envoy, by delta and by state of the world: who gets which request, and what fails. */
+import { transportSettingsSchema } from '../../blueprints/transport-settings';
 import { expect } from 'chai';
 import { pino } from 'pino';
 import { RefusedError, StaleEpochError, type CellShare } from '../../blueprints/records';
@@ -64,7 +65,14 @@ for (const apiType of ['DELTA_GRPC', 'GRPC'] as const) {
     const start = (xdsAddress: string, trafficAddress: string): Promise<ControlPlane> =>
       startControlPlane(
         store,
-        { xdsAddress, trafficAddress, loadReportIntervalMs: 200, acknowledgeTimeoutMs: 5000 },
+        {
+          xdsAddress,
+          trafficAddress,
+          loadReportIntervalMs: 200,
+          acknowledgeTimeoutMs: 5000,
+          processes: 1,
+          transport: transportSettingsSchema.parse({}),
+        },
         log,
       );
     const order = { service: 'shop', reason: 'test', by: 'tester' };
