@@ -39,6 +39,8 @@ export function probabilityWithin(seconds: number, failure: readonly number[], h
 
 /** The time at which the failure probability reaches each quantile; null beyond the longest horizon. */
 export function timeToFailure(failure: readonly number[], horizonsS: Horizons): TimeToFailure {
+  // The rule among cells: not one of the quantiles is in sight.
+  if (!((failure[failure.length - 1] ?? 0) >= 0.1)) return { p10: null, p50: null, p90: null };
   return {
     p10: timeUntil(0.1, failure, horizonsS),
     p50: timeUntil(0.5, failure, horizonsS),

@@ -33,6 +33,8 @@ const signed: ReadonlySet<MetricName> = new Set(['certificate.left_s']);
 
 /** The value as it is taken, or why it is not. */
 export function admit(metric: MetricName, value: number): number | string {
+  // What nearly every value is: between nothing and a whole.
+  if (value >= 0 && value <= 1) return value;
   if (!Number.isFinite(value)) return 'not a finite number';
   if (Math.abs(value) > largestValue) return `${value} is larger than anything that is measured`;
   if (value < 0 && !signed.has(metric)) return value > -1e-9 ? 0 : `${value} is below 0`;
