@@ -1,9 +1,11 @@
 /** What a failover has to know before it begins, and whether it is its turn. */
 import { Context } from '@temporalio/activity';
+import type { Policy } from '../blueprints/schema';
 import type { CellRecord, TrafficState } from '../blueprints/records';
 import { RefusedError } from '../blueprints/records';
 import type { TrafficView } from '../envoy/traffic-client';
 import type { FailoverContext, Leftover } from '../workflows/failover';
+import type { Drill } from '../workflows/messages';
 import type { Subject } from '../workflows/steps';
 import { capacityBp, totalsOf } from './measures';
 import type { Ports } from './ports';
@@ -32,9 +34,14 @@ function leftoverOf(
   return null;
 }
 
+/** A drill acts by itself, as far as its share: who asks for drills has approved them. */
+function drillPolicy(policy: Policy, { shareBp }: Drill): Policy {
+  return { ...policy, autonomy: 'act', canaryBp: shareBp, stepBp: shareBp };
+}
+
 export function assessing({ store, traffic, failovers }: Ports) {
   return {
-    async loadContext({ failover, service: serviceName, cell: cellName }: Subject): Promise<FailoverContext> {
+    async loadContext({ failover, service: serviceName, cell: cellName, drill }: Subject): Promise<FailoverContext> {
       const service = await store.service(serviceName);
       if (!service)
         throw new RefusedError(`service ${serviceName} is not in the Configuration Data Store: apply it first`);
@@ -49,7 +56,7 @@ export function assessing({ store, traffic, failovers }: Ports) {
       const view = await traffic.getTraffic(serviceName).catch(() => null);
       const leftover = leftoverOf(await store.cells(serviceName), failover, cellName, state, view);
       return {
-        policy: service.spec.policy,
+        policy: drill ? drillPolicy(service.spec.policy, drill) : service.spec.policy,
         blueprint: { name: blueprint.name, version: blueprint.version },
         zone: cell.zone,
         healthCheckPath: service.spec.healthCheck.path,
@@ -59,6 +66,7 @@ export function assessing({ store, traffic, failovers }: Ports) {
         capacityBp: view && capacityBp(view, blueprint.spec.capacity.requestsPerSecond),
         epoch: state?.epoch ?? 0,
         ...(leftover && { leftover }),
+        ...(drill && { drill: { maxShareBp: drill.shareBp, realPolicy: service.spec.policy } }),
       };
     },
 

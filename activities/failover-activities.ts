@@ -22,6 +22,7 @@ export function createActivities(ports: Ports): FailoverActivities {
     shiftTraffic: beatingAlong((request) => shifts.shiftTraffic(request)),
     restAtIdle: beatingAlong((request) => cells.restAtIdle(request)),
     retireSyntheticCell: beatingAlong((request) => cells.retireSyntheticCell(request)),
+    recordDecisions: (decisions) => ports.store.recordDecisions(decisions),
     saveDossier: (dossier) => ports.store.saveDossier(dossier),
   };
 }

@@ -17,6 +17,8 @@ export async function runningFailovers(client: Client, service: string): Promise
   for await (const run of client.workflow.list({ query })) {
     const phase = (run.searchAttributes.FailoverPhase?.[0] as Phase | undefined) ?? null;
     if (phase === 'cooldown' || phase === 'failed-over') continue;
+    // A practice never keeps a real failover waiting, and does not begin while one is under way.
+    if (run.searchAttributes.FailoverKind?.[0] === 'drill') continue;
     running.push({ failover: run.workflowId, phase, startedAtMs: run.startTime.getTime() });
   }
   return running;

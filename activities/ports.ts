@@ -5,7 +5,7 @@ import type { TrafficClient } from '../envoy/traffic-client';
 
 export type Store = Pick<
   ConfigurationStore,
-  'service' | 'cell' | 'cells' | 'blueprint' | 'traffic' | 'updateCell' | 'saveDossier'
+  'service' | 'cell' | 'cells' | 'blueprint' | 'traffic' | 'updateCell' | 'saveDossier' | 'recordDecisions'
 >;
 
 export type Traffic = Pick<TrafficClient, 'applySplit' | 'armCell' | 'removeCell' | 'getTraffic'>;

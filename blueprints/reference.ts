@@ -3,6 +3,7 @@ import { relative } from 'node:path';
 import { z } from 'zod';
 import { packageRoot } from '../package-root';
 import { metricNames, metrics } from '../prediction/metrics';
+import { decisionEventSchema } from './decision-events';
 import { blueprintSchema, cellSchema, documentSchema, serviceSchema } from './schema';
 import { settingsSchema } from './settings';
 
@@ -31,6 +32,9 @@ export function publishedFiles(): Record<string, string> {
     'blueprints/schema.json': jsonText(jsonSchemaOf(documentSchema, 'Understudy documents: Service, Cell, Blueprint')),
     'blueprints/settings.schema.json': jsonText(
       jsonSchemaOf(settingsSchema, 'Settings of the processes of Understudy'),
+    ),
+    'blueprints/decision-event.schema.json': jsonText(
+      jsonSchemaOf(decisionEventSchema, 'Decision events: CloudEvents 1.0 on the topic understudy.decisions'),
     ),
     'docs/configuration.md': configurationPage(),
     'docs/metrics.md': metricsPage(),

@@ -20,6 +20,37 @@ const level = z
   })
   .refine((l) => l.exit < l.enter, { message: 'exit must be below enter', path: ['exit'] });
 
+const clock = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'must be a time of day such as 02:30');
+
+/** A practice prediction through the whole chain at a small share. */
+export const drillSchema = z.strictObject({
+  everyH: z.number().min(0.01).default(168).describe('Hours between drills.'),
+  cell: name.optional().describe('The source. Left out: each declared cell of the service in turn.'),
+  shareBp: basisPoints.min(1).max(2000).default(100).describe('Share of the service the synthetic cell takes.'),
+  forS: z.number().min(0).max(3600).default(30).describe('Seconds it keeps the share once it was judged good.'),
+  atMostS: z
+    .number()
+    .min(10)
+    .max(14_400)
+    .default(900)
+    .describe('Without the share proven by then the drill gives up, and has failed.'),
+  spareBp: basisPoints
+    .default(2000)
+    .describe('Unused capacity that every cell of the service must have, before the drill and before the way back.'),
+  blocked: z
+    .array(
+      z.strictObject({
+        days: z
+          .array(z.enum(['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun']))
+          .default(['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun']),
+        from: clock.describe('UTC.'),
+        to: clock.describe('UTC; before `from`: on the next day.'),
+      }),
+    )
+    .default([])
+    .describe('When no drill begins.'),
+});
+
 /** How a service wants to be protected. Every default is safe: a service that says nothing is observed only. */
 export const policySchema = z.strictObject({
   autonomy: z
@@ -68,6 +99,12 @@ export const policySchema = z.strictObject({
     .min(0)
     .default(1800)
     .describe('Seconds an idle synthetic cell is kept before it is retired.'),
+  outageMinutes: z
+    .number()
+    .min(0)
+    .default(15)
+    .describe('How long an outage of a cell usually lasts without failover: what the ledger counts as averted.'),
+  drill: drillSchema.optional().describe('Practice predictions by schedule. Left out: none.'),
   maxConcurrentFailovers: z.number().int().min(1).default(1).describe('More failovers of the service than this wait.'),
 });
 
@@ -298,6 +335,7 @@ export const documentKinds = ['Service', 'Cell', 'Blueprint'] as const;
 
 export const documentSchema = z.discriminatedUnion('kind', [serviceSchema, cellSchema, blueprintSchema]);
 
+export type DrillPolicy = z.infer<typeof drillSchema>;
 export type Policy = z.infer<typeof policySchema>;
 export type ServiceDocument = z.infer<typeof serviceSchema>;
 export type CellDocument = z.infer<typeof cellSchema>;

@@ -27,6 +27,10 @@ export const settingsSchema = z.strictObject({
       .string()
       .default('understudy.model-health')
       .describe('Drift of features and scores, observed against expected failures; compacted, keyed by model.'),
+    decisionsTopic: z
+      .string()
+      .default('understudy.decisions')
+      .describe('Every decision of failovers, drills and reconciliations as CloudEvents, keyed by service/cell.'),
     deadLetterTopic: z.string().default('understudy.dead-letter'),
     windowsTopic: z
       .string()
@@ -86,6 +90,16 @@ export const settingsSchema = z.strictObject({
   processProvider: z
     .strictObject({
       stateDir: z.string().describe('Where the process provider keeps what it runs.').default('.runs/cells'),
+    })
+    .prefault({}),
+  reconciliation: z
+    .strictObject({
+      everyS: z.number().min(1).default(60).describe('Seconds between looks for what terminated runs left behind.'),
+      graceS: z
+        .number()
+        .min(0)
+        .default(30)
+        .describe('What has been so for less than this is left alone: a run may be about to begin.'),
     })
     .prefault({}),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),

@@ -1,10 +1,13 @@
 /** The Configuration Data Store: services, cells, blueprints, splits and dossiers in Postgres. */
 import { Kysely, Migrator, PostgresDialect, sql } from 'kysely';
 import type { Pool } from 'pg';
+import type { Decision } from '../workflows/decisions';
 import type { Dossier } from '../workflows/messages';
 import { applyDocuments, documentPlace, type PlaceOf } from './apply-documents';
 import { ChangeFeed, notify, type ChangeListener } from './change-feed';
 import { openPool, type ConnectOptions } from './connection';
+import { newestDecisions, publishDecisions, recordDecisions } from './decision-log';
+import { enterLedger, ledgerEntry, ledgerLines, type LedgerLine } from './ledger';
 import { migrations } from './migrations';
 import {
   RefusedError,
@@ -18,7 +21,7 @@ import {
   type TrafficChange,
   type TrafficState,
 } from './records';
-import type { Document, Instance } from './schema';
+import { policySchema, type Document, type Instance } from './schema';
 import { splitProblems } from './splits';
 import {
   acquireSyntheticCell,
@@ -71,7 +74,12 @@ export class ConfigurationStore {
 
   /** Brings the tables up to date. Several processes may do so at once: the migrator takes a lock in the database. */
   async migrate(): Promise<void> {
-    const migrator = new Migrator({ db: this.db, provider: { getMigrations: async () => migrations } });
+    const migrator = new Migrator({
+      db: this.db,
+      provider: { getMigrations: async () => migrations },
+      // Parts of the store are made side by side: what another has brought already is no fault.
+      allowUnorderedMigrations: true,
+    });
     const { error } = await migrator.migrateToLatest();
     if (error instanceof Error) throw error;
     if (error !== undefined) throw new Error('The tables could not be brought up to date.', { cause: error });
@@ -262,14 +270,39 @@ export class ConfigurationStore {
     return rows.map((row) => ({ cell: cellRecord(row), idleForS: row.idle_for_s }));
   }
 
-  /** Keeps a dossier, over an earlier one of the same run. */
+  /** Keeps a dossier, over an earlier one of the same run; one that has ended is entered into the ledger with it. */
   async saveDossier(dossier: Dossier): Promise<void> {
     const row = { started_at: dossier.startedAt, dossier: jsonb(dossier) };
-    await this.db
-      .insertInto('dossiers')
-      .values({ failover: dossier.failover, run_id: dossier.runId, ...row })
-      .onConflict((oc) => oc.columns(['failover', 'run_id']).doUpdateSet(row))
-      .execute();
+    const { policy } = (await this.service(dossier.service))?.spec ?? { policy: policySchema.parse({}) };
+    const entry = ledgerEntry(dossier, policy);
+    await this.db.transaction().execute(async (trx) => {
+      await trx
+        .insertInto('dossiers')
+        .values({ failover: dossier.failover, run_id: dossier.runId, ...row })
+        .onConflict((oc) => oc.columns(['failover', 'run_id']).doUpdateSet(row))
+        .execute();
+      if (entry) await enterLedger(trx, entry);
+    });
+  }
+
+  /** What failovers were worth and cost, by service and month, the newest first. */
+  async ledger(service?: string): Promise<LedgerLine[]> {
+    return ledgerLines(this.db, service);
+  }
+
+  /** Keeps decisions for publication; one that is kept already stays as it is. */
+  async recordDecisions(decisions: readonly Decision[]): Promise<void> {
+    await recordDecisions(this.db, decisions);
+  }
+
+  /** Hands the oldest unpublished decisions over, and marks them once `publish` has returned. Answers how many. */
+  async publishDecisions(publish: (decisions: Decision[]) => Promise<void>, limit = 200): Promise<number> {
+    return this.db.transaction().execute((trx) => publishDecisions(trx, publish, limit));
+  }
+
+  /** The newest first. */
+  async decisions(service?: string, limit = 100): Promise<Decision[]> {
+    return newestDecisions(this.db, service, limit);
   }
 
   /** The dossier of one run of a failover, or of its newest run. */

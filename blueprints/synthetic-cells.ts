@@ -1,6 +1,7 @@
 /** Who has which synthetic cell: acquisition, rest and retirement, each within one transaction of the caller. */
 import { sql, type Transaction } from 'kysely';
 import { notify } from './change-feed';
+import { enterIdleTime } from './ledger';
 import { RefusedError, type CellRecord } from './records';
 import type { Instance } from './schema';
 import { cellRecord, jsonb, type Tables } from './tables';
@@ -57,6 +58,7 @@ export async function acquireSyntheticCell(
     .forUpdate()
     .executeTakeFirst();
   if (idle) {
+    await enterIdleTime(trx, idle);
     const taken = await trx
       .updateTable('cells')
       .set({ owner: failover, state: 'provisioning', state_since: sql<Date>`now()`, source_cell: source })
@@ -117,6 +119,7 @@ export async function beginRetirement(trx: Trx, name: string, owner: string | nu
     throw new RefusedError(
       `cell ${name} is in the split of ${row.service} (${share.shareBp} bp, ${share.coverInstances} as cover): take it out first`,
     );
+  await enterIdleTime(trx, row);
   const retired = await trx
     .updateTable('cells')
     .set({ state: 'retired', owner: null, ...(row.state !== 'retired' && { state_since: sql<Date>`now()` }) })

@@ -1,6 +1,8 @@
 /** The tables of the store as the query builder sees them, and the way from a row to a record. */
 import { sql, type ColumnType, type Generated, type RawBuilder, type Selectable } from 'kysely';
-import type { Dossier } from '../workflows/messages';
+import type { Decision } from '../workflows/decisions';
+import type { Dossier, Outcome } from '../workflows/messages';
+import type { LedgerEntry, LedgerLabel } from './ledger';
 import type {
   BlueprintVersion,
   CellRecord,
@@ -52,6 +54,28 @@ export interface Tables {
     at: Timestamp;
   };
   dossiers: { failover: string; run_id: string; started_at: ColumnType<Date, string, string>; dossier: Json<Dossier> };
+  decisions: {
+    seq: Generated<string>;
+    id: string;
+    service: string;
+    cell: string;
+    at: ColumnType<Date, string, string>;
+    decision: Json<Decision>;
+    published_at: ColumnType<Date | null, undefined, RawBuilder<Date>>;
+  };
+  ledger: {
+    kind: LedgerEntry['kind'];
+    id: string;
+    service: string;
+    cell: string;
+    at: ColumnType<Date, string, string>;
+    outcome: Outcome | null;
+    label: LedgerLabel | null;
+    averted_minutes: number;
+    expected_minutes: number;
+    false_alarm: boolean;
+    standby_cell_hours: number;
+  };
 }
 
 /** A value for a jsonb column. The driver would turn a plain array into a Postgres array. */

@@ -29,6 +29,7 @@ export function topics(kafka: Settings['kafka']): TopicSpec[] {
     { topic: kafka.shadowScoresTopic, partitions: 4, config: { 'cleanup.policy': 'compact' } },
     { topic: kafka.modelHealthTopic, partitions: 1, config: { 'cleanup.policy': 'compact' } },
     { topic: kafka.windowsTopic, partitions: 4, config: windowsTopicConfig },
+    { topic: kafka.decisionsTopic, partitions: 4, config: {} },
     { topic: kafka.deadLetterTopic, partitions: 1, config: {} },
   ];
 }

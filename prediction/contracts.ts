@@ -74,4 +74,6 @@ export interface RiskEvent {
   trust: number;
   drivers: Driver[];
   model: string;
+  /** Of a practice prediction: the id of its drill. Never set by the scoring worker. */
+  drill?: string;
 }

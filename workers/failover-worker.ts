@@ -18,6 +18,7 @@ import { SyntheticCellManager } from '../cells/manager';
 import { ProcessProvider } from '../cells/process-provider';
 import { startRetirementLoop, type RetiredCell } from '../cells/retire-idle';
 import { TrafficClient } from '../envoy/traffic-client';
+import { startDecisionPublisher } from './decision-publisher';
 
 /** After a worker's death its cached runs are offered to others once this has passed; it is part of the time to recover. */
 const stickyTimeoutMs = 1000;
@@ -48,11 +49,15 @@ async function main(): Promise<void> {
   );
   const retirement = startRetirementLoop(store, manager, (retired) => sayRetired(log, retired));
 
+  const { brokers, decisionsTopic: topic } = settings.kafka;
+  const publisher = startDecisionPublisher(store, { brokers, topic }, log);
+
   stop = () => worker.shutdown();
   const running = worker.run();
   log.info({ startUpMs: Date.now() - startedMs, taskQueue: settings.temporal.failoverTaskQueue }, 'ready');
   await running;
   await retirement.stop();
+  await publisher.stop();
   traffic.close();
   await connection.close();
   await store.close();

@@ -23,6 +23,7 @@ export function dossierOf(f: Failover): Dossier {
     runId: f.runId,
     service: f.service,
     cell: f.cell,
+    ...(f.drill && { drill: f.drill }),
     syntheticCell: f.synthetic?.name ?? null,
     startedAt: iso(f.startedAtMs),
     endedAt: f.conclusion ? iso(f.conclusion.atMs) : null,
@@ -40,7 +41,7 @@ export function dossierOf(f: Failover): Dossier {
 /** Where the failover stands, as Markdown for Temporal's UI. */
 export function details(f: Failover, step: Step): string {
   const lines = [
-    `### ${f.service} / ${f.cell}: ${f.phase}`,
+    `### ${f.drill ? 'DRILL ' : ''}${f.service} / ${f.cell}: ${f.phase}`,
     f.conclusion ? `**${f.conclusion.outcome}**: ${f.conclusion.reason}` : `Now: ${doing[step.kind]}. ${step.why}.`,
     '',
     '| | share |',

@@ -1,7 +1,7 @@
 /** What a failover knows: one plain, serialisable value from which every decision follows. */
 import type { Policy } from '../blueprints/schema';
 import type { RiskEvent } from '../prediction/contracts';
-import type { Dossier, DossierEntry, FailoverInput, Outcome, Phase } from './messages';
+import type { Dossier, DossierEntry, Drill, FailoverInput, Outcome, Phase } from './messages';
 import { failoverWorkflowId } from './messages';
 
 /** Counters of one cell, from which a difference over a time of one's own is a verdict. */
@@ -39,6 +39,8 @@ export interface FailoverContext {
   epoch: number;
   /** Absent where nothing was left, and in histories from before it was read. */
   leftover?: Leftover;
+  /** Of a drill: the largest share, in basis points, and the policy that holds once a real prediction ends the practice. */
+  drill?: { maxShareBp: number; realPolicy: Policy };
 }
 
 export interface SyntheticCell {
@@ -80,6 +82,8 @@ export interface Failover {
   runId: string;
   service: string;
   cell: string;
+  /** Set while this is a practice; a real prediction makes it null. Undefined in runs from before there were drills. */
+  drill?: Drill | null;
   startedAtMs: number;
   phase: Phase;
   phaseTimes: { phase: Phase; atMs: number }[];
@@ -135,6 +139,7 @@ export function begin(input: FailoverInput, runId: string, nowMs: number): Failo
     runId,
     service: input.service,
     cell: input.cell,
+    drill: input.drill ?? null,
     startedAtMs: nowMs,
     phase: 'assessing',
     phaseTimes: [{ phase: 'assessing', atMs: nowMs }],
@@ -175,9 +180,9 @@ export function shareAtStake(f: Failover): number {
   return f.traffic.sourceBp + f.traffic.syntheticBp;
 }
 
-/** The largest share the synthetic cell may carry: all that is at stake, up to its capacity. */
+/** The largest share the synthetic cell may carry: all that is at stake, up to its capacity and, in a drill, the drill's share. */
 export function largestShare(f: Failover): number {
-  return Math.min(shareAtStake(f), Math.max(0, f.traffic.capacityBp ?? 10_000));
+  return Math.min(shareAtStake(f), Math.max(0, f.traffic.capacityBp ?? 10_000), f.context?.drill?.maxShareBp ?? 10_000);
 }
 
 /** As a person reads shares: 500 is "5 %". */

@@ -12,6 +12,8 @@ export function hearRisk(f: Failover, message: unknown, nowMs: number): Failover
   if (problem) return note(f, nowMs, `a risk event was ignored: ${problem}`);
   const event = message as RiskEvent;
   if (f.seenEvents.includes(event.eventId)) return f;
+  if (isOfAnotherKind(f, event)) return f;
+  if (f.drill && event.drill === undefined) return hearRisk(endDrill(f, nowMs), message, nowMs);
   const heard = { ...f, seenEvents: [...f.seenEvents, event.eventId].slice(-eventsRemembered) };
   if (f.conclusion) return absorb(heard, event, nowMs);
   if (f.risk && Date.parse(event.at) < Date.parse(f.risk.last.at)) return heard;
@@ -28,6 +30,21 @@ export function hearRisk(f: Failover, message: unknown, nowMs: number): Failover
     drivers: event.drivers,
     model: event.model,
   });
+}
+
+/** A practice prediction means nothing to anybody but its own drill, and the end of a real risk means nothing to a drill. */
+function isOfAnotherKind(f: Failover, event: RiskEvent): boolean {
+  if (event.drill !== undefined) return event.drill !== f.drill?.id;
+  return Boolean(f.drill) && !f.conclusion && event.level === 'clear';
+}
+
+/** A real prediction in the middle of a drill: what the drill has made is just what is needed, and the real policy holds. */
+function endDrill(f: Failover, nowMs: number): Failover {
+  const what = 'a real prediction came in the middle of the drill: from here on this is a real failover';
+  const told = note({ ...f, drill: null, risk: null }, nowMs, what);
+  if (!f.context?.drill) return told;
+  const { drill, ...context } = f.context;
+  return { ...told, context: { ...context, policy: drill.realPolicy } };
 }
 
 /** In the cooldown: a new episode after traffic was given back needs protection at once; the rest is late. */

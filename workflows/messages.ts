@@ -22,10 +22,20 @@ export interface FailoverInput {
   service: string;
   /** The source: the cell that is predicted to fail. */
   cell: string;
+  /** Set for a practice prediction: the whole chain at a small share. A real prediction ends the practice at once. */
+  drill?: Drill;
   /** Set by the workflow itself when a new risk episode ends the cooldown of the run before. */
   firstRisk?: RiskEvent;
   /** Set by the workflow itself when a long run continues with a fresh history: all it knows. */
   continuing?: Failover;
+}
+
+/** What makes a failover a drill. */
+export interface Drill {
+  /** Run id of the drill that plays the prediction; its practice risk events carry it. */
+  id: string;
+  /** Largest share of the service the synthetic cell may take, in basis points. */
+  shareBp: number;
 }
 
 /** One workflow per source cell, so that two failovers of one cell cannot exist. */
@@ -71,6 +81,8 @@ export const searchAttributes = {
   FailoverCell: 'KEYWORD',
   FailoverOutcome: 'KEYWORD',
   RiskScore: 'DOUBLE',
+  /** `drill`, set at the start of practice predictions; absent from real ones. */
+  FailoverKind: 'KEYWORD',
 } as const;
 
 /** One line of the dossier: what happened, why, and the evidence. */
@@ -89,6 +101,8 @@ export interface Dossier {
   runId: string;
   service: string;
   cell: string;
+  /** Present in a drill: nothing in it is a real prediction, nor a label to learn from. */
+  drill?: Drill;
   syntheticCell: string | null;
   startedAt: string;
   endedAt: string | null;

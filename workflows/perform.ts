@@ -67,7 +67,9 @@ async function act(f: Failover, step: Step, nowMs: number, interrupted: () => bo
     case 'load':
       return {
         kind: 'loaded',
-        context: await activities.loadContext.executeWithOptions({ ...forward, summary }, [subject]),
+        context: await activities.loadContext.executeWithOptions({ ...forward, summary }, [
+          { ...subject, ...(f.drill && { drill: f.drill }) },
+        ]),
       };
     case 'await-turn': {
       const { maxConcurrentFailovers } = f.context!.policy;

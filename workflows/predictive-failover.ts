@@ -11,6 +11,7 @@ import {
   defineSignal,
   defineUpdate,
   isCancellation,
+  patched,
   setCurrentDetails,
   setHandler,
   upsertSearchAttributes,
@@ -29,23 +30,33 @@ import { answer, hearCancellation, hearOverride } from './override';
 import { perform } from './perform';
 import { intend, record } from './record';
 import type { Step, StepResult } from './steps';
+import { DecisionTeller } from './tell-decisions';
 
 export const riskChanged = defineSignal<[RiskEvent]>(signalNames.riskChanged);
 export const overrideSignal = defineSignal<[Override]>(signalNames.override);
 export const overrideUpdate = defineUpdate<OverrideAnswer, [Override]>(updateNames.override);
 export const dossierQuery = defineQuery<Dossier>(queryNames.dossier);
 
-/** Started by a risk (`signalWithStart`); ends with an outcome, after a cooldown that absorbs late signals. */
-export async function predictiveFailover(input: FailoverInput): Promise<FailoverResult> {
+/**
+ * Started by a risk (`signalWithStart`); ends with an outcome, after a cooldown that absorbs late signals. `show` is for
+ * who replays a history: it is given the way to the dossier at every moment of it.
+ */
+export async function predictiveFailover(
+  input: FailoverInput,
+  show: (dossier: () => Dossier) => void = () => undefined,
+): Promise<FailoverResult> {
   let failover = input.continuing ?? begin(input, workflowInfo().runId, now());
   let told = '';
+  // Histories from before decisions were told have none to tell.
+  const decisions = patched('decision-events') ? new DecisionTeller(input.continuing ?? null) : null;
+  show(() => dossierOf(failover));
   if (input.firstRisk) failover = hearRisk(failover, input.firstRisk, now());
 
   setHandler(riskChanged, (event) => void (failover = hearRisk(failover, event, now())), {
     description:
       'A risk event of the scoring worker: {eventId, episodeId, service, cell, at, level, probability, ...}.',
   });
-  setHandler(overrideSignal, (order) => void (failover = hearOverride(failover, order, now())), {
+  setHandler(overrideSignal, (order) => obey(order), {
     description: 'What a person orders: {action, by, reason, shareBp?}. Accepted also while no worker runs.',
   });
   setHandler(overrideUpdate, (order) => accept(order), {
@@ -74,10 +85,13 @@ export async function predictiveFailover(input: FailoverInput): Promise<Failover
   /** Where it stands, for a reader of Temporal's UI and, whenever the phase changes, for lists. */
   function tell(step: Step): void {
     setCurrentDetails(details(failover, step));
-    const standing = `${failover.phase} ${failover.conclusion?.outcome ?? ''}`;
+    decisions?.tell(failover);
+    const isDrillNoMore = input.drill !== undefined && !failover.drill;
+    const standing = `${failover.phase} ${failover.conclusion?.outcome ?? ''} ${isDrillNoMore}`;
     if (standing === told) return;
     told = standing;
-    upsertSearchAttributes(searchable(failover));
+    const kind = isDrillNoMore ? [{ key: kindKey, value: 'prediction' }] : [];
+    upsertSearchAttributes([...searchable(failover), ...kind]);
   }
 
   /** The step itself, left early when a message or a result makes another one better. */
@@ -95,8 +109,14 @@ export async function predictiveFailover(input: FailoverInput): Promise<Failover
 
   function accept(order: Override): OverrideAnswer {
     const reply = answer(failover, order);
-    failover = hearOverride(failover, order, now());
+    obey(order);
     return reply;
+  }
+
+  /** What was ordered is told at once, also in the middle of a long step. */
+  function obey(order: Override): void {
+    failover = hearOverride(failover, order, now());
+    decisions?.tell(failover);
   }
 
   /** Synchronous, so that it validates: a refused update leaves no trace in the history. */
@@ -106,19 +126,25 @@ export async function predictiveFailover(input: FailoverInput): Promise<Failover
   }
 
   async function end(): Promise<FailoverResult> {
-    await condition(allHandlersFinished);
+    await nothingUnderWay();
     if (failover.order?.kind === 'cancel') throw new CancelledFailure('The failover was cancelled; see its dossier.');
     const { outcome, reason } = failover.conclusion!;
     return { outcome, reason };
   }
 
-  async function beginAnew(firstRisk: RiskEvent): Promise<never> {
+  /** A new run begins, or this one ends, with nothing left unsaid. */
+  async function nothingUnderWay(): Promise<void> {
     await condition(allHandlersFinished);
+    await decisions?.settled();
+  }
+
+  async function beginAnew(firstRisk: RiskEvent): Promise<never> {
+    await nothingUnderWay();
     return continueAsNew<typeof predictiveFailover>({ service: input.service, cell: input.cell, firstRisk });
   }
 
   async function continueWithFreshHistory(): Promise<never> {
-    await condition(allHandlersFinished);
+    await nothingUnderWay();
     return continueAsNew<typeof predictiveFailover>({ service: input.service, cell: input.cell, continuing: failover });
   }
 }
@@ -132,6 +158,7 @@ const phaseKey = defineSearchAttributeKey('FailoverPhase', 'KEYWORD');
 const serviceKey = defineSearchAttributeKey('FailoverService', 'KEYWORD');
 const cellKey = defineSearchAttributeKey('FailoverCell', 'KEYWORD');
 const outcomeKey = defineSearchAttributeKey('FailoverOutcome', 'KEYWORD');
+const kindKey = defineSearchAttributeKey('FailoverKind', 'KEYWORD');
 const riskKey = defineSearchAttributeKey('RiskScore', 'DOUBLE');
 
 /** What lists of failovers show and filter by. */

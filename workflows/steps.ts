@@ -1,7 +1,8 @@
 /** The steps a failover can take, and what the activities that carry them out are told and answer. */
 import type { RiskEvent } from '../prediction/contracts';
 import type { FailoverContext, Judgement, ShiftPurpose, SourceState, Totals } from './failover';
-import type { Dossier, Outcome, Phase } from './messages';
+import type { DecisionActivities } from './tell-decisions';
+import type { Dossier, Drill, Outcome, Phase } from './messages';
 
 interface Because {
   /** The phase the failover is in while it takes the step. */
@@ -51,6 +52,8 @@ export interface Subject {
   failover: string;
   service: string;
   cell: string;
+  /** Told to `loadContext` only. */
+  drill?: Drill;
 }
 
 export interface EnsureRequest extends Subject {
@@ -154,7 +157,7 @@ export interface Observation {
 }
 
 /** The side effects of a failover. Every one may be called again at any time, also after a crash in mid-call. */
-export interface FailoverActivities {
+export interface FailoverActivities extends DecisionActivities {
   loadContext(request: Subject): Promise<FailoverContext>;
   /** Returns when fewer than the allowed number of older failovers of the service are under way. */
   awaitTurn(request: Subject & { maxConcurrentFailovers: number }): Promise<void>;

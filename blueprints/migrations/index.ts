@@ -1,7 +1,9 @@
 /** The migrations by name, in the order they run. A migration that has been released is never edited. */
 import type { Migration } from 'kysely';
 import * as store from './0001-store';
+import * as decisionsAndLedger from './0020-decisions-and-ledger';
 
 export const migrations: Record<string, Migration> = {
   '0001-store': store,
+  '0020-decisions-and-ledger': decisionsAndLedger,
 };

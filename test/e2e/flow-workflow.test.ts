@@ -83,6 +83,23 @@ describe('PredictiveFailover on a real Temporal server', function () {
     expect(cells.calls).to.not.include('retireSyntheticCell');
   });
 
+  it('tells each decision once and in order, also an order given in the middle of a step', async () => {
+    const cells = new ScriptedCells();
+    const failover = await start(cells);
+    await failover.risk('shift');
+    await waitUntil(() => cells.syntheticBp > 0, { withinMs: 15_000, what: 'a share is moved' });
+    await failover.handle.executeUpdate('override', order({ action: 'hold' }));
+    await failover.handle.signal('override', { action: 'abort', by: 'ada', reason: 'test' });
+    await failover.handle.result();
+    const told = cells.decisions.map((d) => `${d.kind} ${String(d.data.phase ?? d.data.outcome)}`);
+    expect(told.slice(0, 5)).to.deep.equal(
+      ['assessing', 'provisioning', 'warming', 'armed', 'canary'].map((phase) => `phase ${phase}`),
+    );
+    expect(told.filter((t) => t.startsWith('override')).length).to.equal(2);
+    expect(told).to.include('outcome aborted');
+    expect(new Set(cells.decisions.map((d) => d.id)).size).to.equal(cells.decisions.length);
+  });
+
   it('answers an update with what follows, and leaves no trace of a refused one', async () => {
     const failover = await start(new ScriptedCells());
     await failover.risk('prepare');

@@ -19,6 +19,7 @@ import { packageRoot } from '../../package-root';
 import type { RiskLevel } from '../../prediction/contracts';
 import type { FailoverContext, SourceState } from '../../workflows/failover';
 import { judgeSynthetic } from '../../workflows/judge';
+import type { Decision } from '../../workflows/decisions';
 import { searchAttributes, type Dossier } from '../../workflows/messages';
 import type { FailoverActivities, Observation, ShiftRequest, WatchRequest } from '../../workflows/steps';
 import { contextOf, policyOf, riskEvent } from './failover-world';
@@ -73,6 +74,7 @@ export class ScriptedCells {
   errorRatio = 0;
   requests = 0;
   saved: Dossier[] = [];
+  decisions: Decision[] = [];
   readonly calls: string[] = [];
   readonly keys: string[] = [];
   /** Replaces single activities. */
@@ -101,6 +103,7 @@ export class ScriptedCells {
       watchFailover: counted('watchFailover', (request: WatchRequest) => this.watch(request)),
       restAtIdle: counted('restAtIdle', async () => undefined),
       retireSyntheticCell: counted('retireSyntheticCell', async () => undefined),
+      recordDecisions: counted('recordDecisions', async (decisions) => void this.decisions.push(...decisions)),
       saveDossier: counted('saveDossier', async (dossier) => void this.saved.push(dossier)),
     };
   }

@@ -1,0 +1,40 @@
+/** Tells what a failover decided, in order and beside its flow: nothing that is to be done waits for it, only the end does. */
+import { CancellationScope, condition, proxyActivities } from '@temporalio/workflow';
+import { decisionsBetween, type Decision } from './decisions';
+import type { Failover } from './failover';
+
+export interface DecisionActivities {
+  /** Keeps decisions for publication. Told again, one is kept once: its id is its key. */
+  recordDecisions(decisions: Decision[]): Promise<void>;
+}
+
+const { recordDecisions } = proxyActivities<DecisionActivities>({
+  startToCloseTimeout: '20s',
+  // A store that is away for longer costs these events; the dossier has them all the same.
+  scheduleToCloseTimeout: '1 hour',
+  retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s' },
+});
+
+export class DecisionTeller {
+  private last: Promise<void> = Promise.resolve();
+  private pending = 0;
+
+  /** @param told what has been told already: null at the very beginning of a failover */
+  constructor(private told: Failover | null) {}
+
+  tell(f: Failover): void {
+    const decisions = decisionsBetween(this.told, f);
+    this.told = f;
+    if (decisions.length === 0) return;
+    this.pending += 1;
+    this.last = this.last
+      .then(() => CancellationScope.nonCancellable(() => recordDecisions(decisions)))
+      .catch(() => undefined)
+      .finally(() => (this.pending -= 1));
+  }
+
+  /** Resolves when nothing is on its way any more. */
+  async settled(): Promise<void> {
+    await condition(() => this.pending === 0);
+  }
+}
