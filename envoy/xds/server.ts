@@ -106,6 +106,11 @@ export class XdsServer {
     return { serialised: this.resources.serialised, built: this.frames.delta.built + this.frames.sotw.built };
   }
 
+  /** What the reader that is furthest behind makes us hold, in bytes; responses shared with others are not its own. */
+  get mostHeldBytes(): number {
+    return Math.max(0, ...[...this.streams.values()].map(({ messages }) => messages.heldBytes));
+  }
+
   /** Ends all streams; Envoy would never end its own. */
   close(): void {
     clearInterval(this.sweeper);

@@ -1,5 +1,5 @@
 /** A real xDS server on loopback for tests of the protocol, small resources with revisions, and clients that follow a script. */
-import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { Server, ServerCredentials, type ServerOptions } from '@grpc/grpc-js';
 import { pino } from 'pino';
 import { duration, type EnvoyMessage } from '../../envoy/protos';
 import type { Resource, ResourceKey, ResourceType } from '../../envoy/resources/resource';
@@ -86,9 +86,9 @@ export class XdsWorld {
     readonly port: number,
   ) {}
 
-  static async start(options: Partial<XdsServerOptions> = {}, onPort = 0): Promise<XdsWorld> {
+  static async start(options: Partial<XdsServerOptions> = {}, onPort = 0, grpc: ServerOptions = {}): Promise<XdsWorld> {
     const xds = new XdsServer({ log: pino({ level: 'silent' }), ...options });
-    const server = new Server();
+    const server = new Server(grpc);
     xds.addTo(server);
     const port = await new Promise<number>((resolve, reject) =>
       server.bindAsync(`127.0.0.1:${onPort}`, ServerCredentials.createInsecure(), (error, bound) =>
