@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { packageRoot } from '../package-root';
+import { controlPlaneSchema } from './control-plane-settings';
 import { telemetryTopicSchema } from './telemetry-settings';
-import { transportSettingsSchema } from './transport-settings';
 
 export const settingsSchema = z.strictObject({
   kafka: z.strictObject({
@@ -45,20 +45,7 @@ export const settingsSchema = z.strictObject({
     uiAddress: z.string().optional().describe('Base URL of the Temporal UI, for links.'),
   }),
   postgres: z.strictObject({ url: z.string().describe('postgres://user:password@host:port/database') }),
-  controlPlane: z.strictObject({
-    xdsAddress: z.string().describe('host:port of ADS and load reporting.'),
-    trafficAddress: z.string().describe('host:port of the traffic API.'),
-    loadReportIntervalMs: z.number().int().min(100).default(1000),
-    acknowledgeTimeoutMs: z.number().int().min(50).default(5000),
-    processes: z
-      .number()
-      .int()
-      .min(1)
-      .max(64)
-      .default(1)
-      .describe('Processes that share the ports, each a replica of its own. More than 1 from about 1,000 proxies on.'),
-    transport: transportSettingsSchema.prefault({}),
-  }),
+  controlPlane: controlPlaneSchema,
   scoring: z
     .strictObject({
       stepMs: z.number().int().min(100).default(1000).describe('Sampling step: one score per cell and step.'),

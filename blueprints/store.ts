@@ -4,6 +4,7 @@ import type { Pool } from 'pg';
 import type { Decision } from '../workflows/decisions';
 import type { Dossier } from '../workflows/messages';
 import { applyDocuments, documentPlace, type PlaceOf } from './apply-documents';
+import { AuditTable } from './audit';
 import { ChangeFeed, notify, type ChangeListener } from './change-feed';
 import { openPool, type ConnectOptions } from './connection';
 import { newestDecisions, publishDecisions, recordDecisions } from './decision-log';
@@ -62,8 +63,12 @@ export class ConfigurationStore {
   private readonly db: Kysely<Tables>;
   private readonly feed: ChangeFeed;
 
+  /** Who asked what, what was changed, and what became of it at the proxies. */
+  readonly audit: AuditTable;
+
   private constructor(pool: Pool, url: string) {
     this.db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+    this.audit = new AuditTable(this.db);
     this.feed = new ChangeFeed(url);
   }
 

@@ -3,6 +3,7 @@ import { sql, type ColumnType, type Generated, type RawBuilder, type Selectable 
 import type { Decision } from '../workflows/decisions';
 import type { Dossier, Outcome } from '../workflows/messages';
 import type { LedgerEntry, LedgerLabel } from './ledger';
+import type { AuditKind } from './audit';
 import type {
   BlueprintVersion,
   CellRecord,
@@ -52,6 +53,20 @@ export interface Tables {
     by: string;
     idempotency_key: string;
     at: Timestamp;
+  };
+  audit: {
+    id: Generated<string>;
+    at: ColumnType<Date, never, never>;
+    kind: AuditKind;
+    service: string | null;
+    epoch: ColumnType<string | null, number | null, never>;
+    by: string | null;
+    identity: string | null;
+    reason: string | null;
+    from_split: ColumnType<CellShare[] | null, RawBuilder<CellShare[]> | null, never>;
+    to_split: ColumnType<CellShare[] | null, RawBuilder<CellShare[]> | null, never>;
+    outcome: string | null;
+    details: ColumnType<Record<string, unknown>, RawBuilder<Record<string, unknown>>, never>;
   };
   dossiers: { failover: string; run_id: string; started_at: ColumnType<Date, string, string>; dossier: Json<Dossier> };
   decisions: {

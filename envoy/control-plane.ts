@@ -2,14 +2,19 @@
  * The control plane's process: xDS and load reporting for the proxies, the traffic API for everybody else.
  * Run as `node dist/envoy/control-plane.js --settings FILE`.
  */
-import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { Server, type ServerCredentials } from '@grpc/grpc-js';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { pino, type Logger } from 'pino';
-import { loadSettings, type Settings } from '../blueprints/settings';
+import type { z } from 'zod';
+import type { AuditRecord } from '../blueprints/audit';
+import { controlPlaneSchema } from '../blueprints/control-plane-settings';
+import { loadSettings } from '../blueprints/settings';
 import { ConfigurationStore } from '../blueprints/store';
 import { LoadReports } from './load-reports';
+import { Oversight } from './operations/oversight';
 import { Publisher } from './publisher';
+import type { Resource } from './resources/resource';
 import { TrafficApi } from './traffic-api';
 import type { TrafficStore } from './traffic-store';
 import { isSupervisor, supervise, tellReady } from './processes';
@@ -25,37 +30,83 @@ export interface ControlPlane {
   trafficPort: number;
   xds: XdsServer;
   loads: LoadReports;
+  /** host:port of metrics, health and dumps, as bound. */
+  operationsAddress: string;
   close(): Promise<void>;
+}
+
+export interface StartOptions {
+  /** Adds a row to the audit; without it the audit is in the log alone. */
+  writeAudit?: (record: AuditRecord) => Promise<void>;
+  /** Metrics of the process itself too; only for a control plane that has its process for itself. */
+  processMetrics?: boolean;
 }
 
 /** Starts the control plane over a store. Resolves once everything in the store is published and both ports are open. */
 export async function startControlPlane(
   store: TrafficStore,
-  settings: Settings['controlPlane'],
+  given: z.input<typeof controlPlaneSchema>,
   log: Logger,
+  options: StartOptions = {},
 ): Promise<ControlPlane> {
-  const { transport } = settings;
+  const settings = controlPlaneSchema.parse(given);
+  const { limits, transport } = settings;
+  const oversight = new Oversight({ settings, log, ...options });
+  const { gate, observer } = oversight;
   const xds = new XdsServer({
     log,
     stalledAfterMs: transport.stalledAfterMs,
     arrivals: { atOnce: transport.newStreamsAtOnce, perSecond: transport.newStreamsPerSecond },
+    gate,
+    observer,
+    firstRequestWithinMs: limits.firstRequestWithinMs,
+    requestBytes: limits.requestBytes,
   });
-  const loads = new LoadReports({ log, intervalMs: settings.loadReportIntervalMs });
-  const publisher = new Publisher(store, (resources, withheld) => xds.publish(resources, withheld), log);
+  const loads = new LoadReports({ log, intervalMs: settings.loadReportIntervalMs, gate });
+  let latest: { resources: Resource[]; withheld: ReadonlySet<string> } | undefined;
+  const publish = (): void => {
+    if (latest) xds.publish([...latest.resources, ...oversight.secretResources()], latest.withheld);
+  };
+  const publisher = new Publisher(
+    store,
+    (resources, withheld) => {
+      latest = { resources, withheld };
+      publish();
+    },
+    log,
+  );
+  const read = async (service: string | null): Promise<void> => {
+    try {
+      await publisher.refresh(service);
+      oversight.storeWasRead();
+    } catch (error) {
+      oversight.storeCouldNotBeRead((error as Error).message);
+      throw error;
+    }
+  };
   const refresh = (service: string | null): void => {
-    publisher.refresh(service).catch((error: Error) => {
+    read(service).catch((error: Error) => {
       log.warn({ err: error }, `the store cannot be read; proxies keep what they have: ${error.message}`);
     });
   };
+  await oversight.start({ xds, publisher }, publish);
   // No proxy is served before the first full reading: an empty answer would make it drop all it has.
-  await untilRead(() => publisher.refresh(null), log);
+  await untilRead(() => read(null), log);
   const stopListening = store.onChange(refresh);
   const rereading = setInterval(() => refresh(null), rereadEveryMs);
 
-  const xdsServer = new Server(grpcOptions(transport));
+  const xdsServer = new Server({
+    ...grpcOptions(transport),
+    'grpc.max_receive_message_length': limits.requestBytes,
+    'grpc.max_connection_idle_ms': limits.connectionIdleMs,
+  });
   xds.addTo(xdsServer);
   loads.addTo(xdsServer);
-  const trafficServer = new Server();
+  const trafficServer = new Server({
+    'grpc.max_receive_message_length': limits.requestBytes,
+    'grpc.max_connection_idle_ms': limits.connectionIdleMs,
+    interceptors: [oversight.authority],
+  });
   new TrafficApi({
     store,
     publisher,
@@ -66,17 +117,20 @@ export async function startControlPlane(
     log,
   }).addTo(trafficServer);
   const close = async (): Promise<void> => {
+    oversight.willStop();
     clearInterval(rereading);
     stopListening();
     await stopGently(trafficServer, 2000);
     xds.close();
     loads.close();
     await stopGently(xdsServer, 1000);
+    await oversight.close();
   };
   try {
-    const xdsPort = await bind(xdsServer, settings.xdsAddress);
-    const trafficPort = await bind(trafficServer, settings.trafficAddress);
-    return { xdsPort, trafficPort, xds, loads, close };
+    const xdsPort = await bind(xdsServer, settings.xdsAddress, oversight.xdsCredentials());
+    const trafficPort = await bind(trafficServer, settings.trafficAddress, oversight.trafficCredentials());
+    oversight.isServing();
+    return { xdsPort, trafficPort, xds, loads, operationsAddress: oversight.address, close };
   } catch (error) {
     await close();
     throw error;
@@ -94,9 +148,9 @@ async function untilRead(read: () => Promise<void>, log: Logger): Promise<void> 
   }
 }
 
-function bind(server: Server, address: string): Promise<number> {
+function bind(server: Server, address: string, credentials: ServerCredentials): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+    server.bindAsync(address, credentials, (error, port) => {
       if (error) reject(new Error(`${address} cannot be listened on: ${error.message}`, { cause: error }));
       else resolve(port);
     });
@@ -143,15 +197,19 @@ async function main(): Promise<void> {
   }
   const store = await openStore(settings.postgres.url, log, () => isStopping);
   stop = () => store.close();
-  const controlPlane = await startControlPlane(store, settings.controlPlane, log);
+  const controlPlane = await startControlPlane(store, settings.controlPlane, log, {
+    writeAudit: (record) => store.audit.add(record),
+    processMetrics: true,
+  });
   stop = async () => {
     await controlPlane.close();
     await store.close();
   };
   const { xdsAddress, trafficAddress } = settings.controlPlane;
+  const { operationsAddress } = controlPlane;
   // Of several processes, the supervisor says when all are ready.
-  if (processes === 1) log.info({ xdsAddress, trafficAddress }, 'ready');
-  else log.info({ xdsAddress, trafficAddress }, 'serving');
+  if (processes === 1) log.info({ xdsAddress, trafficAddress, operationsAddress }, 'ready');
+  else log.info({ xdsAddress, trafficAddress, operationsAddress }, 'serving');
   tellReady();
 }
 

@@ -3,7 +3,7 @@
  * built again from the store, so a process that died between a commit and its publication publishes it when it is back.
  */
 import type { Logger } from 'pino';
-import type { BlueprintVersion, CellRecord, ServiceRecord } from '../blueprints/records';
+import type { BlueprintVersion, CellRecord, ServiceRecord, TrafficState } from '../blueprints/records';
 import type { Resource, ResourceKey } from './resources/resource';
 import { resourcesOfSplit, serviceResources, type ServiceFacts } from './resources/service';
 import type { TrafficStore } from './traffic-store';
@@ -13,6 +13,7 @@ interface Published {
   /** What the resources were built from; equal facts are not built, and not encoded, again. */
   facts: string;
   resources: Resource[];
+  traffic: TrafficState;
 }
 
 export class Publisher {
@@ -56,6 +57,16 @@ export class Publisher {
     return this.problems.get(service);
   }
 
+  /** Services that cannot be published as the store has them, with why. */
+  allProblems(): ReadonlyMap<string, string> {
+    return this.problems;
+  }
+
+  /** The split of the service that is published. */
+  trafficOf(service: string): TrafficState | undefined {
+    return this.published.get(service)?.traffic;
+  }
+
   private async run(): Promise<void> {
     const wanted = new Set(this.wanted);
     this.wanted.clear();
@@ -95,7 +106,7 @@ export class Publisher {
       return;
     }
     this.problems.delete(name);
-    this.published.set(name, { facts: from, resources });
+    this.published.set(name, { facts: from, resources, traffic: facts.traffic });
   }
 
   /** The resources of a service, or why they must not be published. */

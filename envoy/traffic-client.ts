@@ -3,6 +3,7 @@ import {
   credentials,
   makeGenericClientConstructor,
   status,
+  type ChannelCredentials,
   type Client,
   type ServiceError,
   type requestCallback,
@@ -61,10 +62,13 @@ const graceMs = 10_000;
 export class TrafficClient {
   private readonly client: Client;
 
-  /** @param address host:port of the control plane's traffic API. */
-  constructor(readonly address: string) {
+  /** @param address host:port of the control plane's traffic API. Plaintext unless credentials are given. */
+  constructor(
+    readonly address: string,
+    channel: ChannelCredentials = credentials.createInsecure(),
+  ) {
     const TrafficStub = makeGenericClientConstructor(trafficService(), 'Traffic');
-    this.client = new TrafficStub(address, credentials.createInsecure(), {
+    this.client = new TrafficStub(address, channel, {
       // A control plane that restarts is met again within a second.
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 1000,
@@ -114,7 +118,11 @@ function typedError(error: ServiceError, service: string, address: string): Erro
   if (trailer(errorTrailers.kind) === 'stale-epoch') {
     return new StaleEpochError(service, Number(trailer(errorTrailers.expected)), Number(trailer(errorTrailers.actual)));
   }
-  if ([status.INVALID_ARGUMENT, status.FAILED_PRECONDITION, status.NOT_FOUND].includes(error.code)) {
+  if (
+    [status.INVALID_ARGUMENT, status.FAILED_PRECONDITION, status.NOT_FOUND, status.PERMISSION_DENIED].includes(
+      error.code,
+    )
+  ) {
     return new RefusedError(error.details, { cause: error });
   }
   return new TrafficUnavailableError(`traffic API at ${address}: ${error.details} (${status[error.code]}); try again`, {

@@ -2,8 +2,10 @@
 import type { Migration } from 'kysely';
 import * as store from './0001-store';
 import * as decisionsAndLedger from './0020-decisions-and-ledger';
+import * as audit from './0030-audit';
 
 export const migrations: Record<string, Migration> = {
   '0001-store': store,
   '0020-decisions-and-ledger': decisionsAndLedger,
+  '0030-audit': audit,
 };

@@ -7,6 +7,8 @@ import type { Heard } from './subscription';
 export interface ProxyStream {
   /** `node.id` of the proxy; empty until its first request has come. */
   node: string;
+  /** What it says it is, as `envoy 1.40.0`; empty until its first request has come, or if it does not say. */
+  agent: string;
   readonly protocol: Protocol;
   /** As its certificate says; empty on a plaintext port. */
   readonly identity: string;

@@ -97,6 +97,15 @@ function readNode(reader: Reader): NonNullable<AdsRequest['node']> {
       case 2:
         node.cluster = reader.string();
         break;
+      case 6:
+        node.user_agent_name = reader.string();
+        break;
+      case 7:
+        node.user_agent_version = reader.string();
+        break;
+      case 8:
+        node.user_agent_build_version = readBuildVersion(nested(reader));
+        break;
       case 10:
         (node.client_features ??= []).push(reader.string());
         break;
@@ -105,6 +114,28 @@ function readNode(reader: Reader): NonNullable<AdsRequest['node']> {
     }
   }
   return node;
+}
+
+/** envoy.config.core.v3.BuildVersion: of it the envoy.type.v3.SemanticVersion. */
+function readBuildVersion(reader: Reader): { version?: { major_number: number; minor_number: number; patch: number } } {
+  const numbers = [0, 0, 0];
+  let isSaid = false;
+  while (reader.pos < reader.len) {
+    const tag = reader.uint32();
+    if (tag >>> 3 !== 1) {
+      reader.skipType(tag & 7);
+      continue;
+    }
+    isSaid = true;
+    const version = nested(reader);
+    while (version.pos < version.len) {
+      const part = version.uint32();
+      if (part >>> 3 <= 3 && (part & 7) === 0) numbers[(part >>> 3) - 1] = version.uint32();
+      else version.skipType(part & 7);
+    }
+  }
+  const [major_number = 0, minor_number = 0, patch = 0] = numbers;
+  return isSaid ? { version: { major_number, minor_number, patch } } : {};
 }
 
 /** google.rpc.Status */

@@ -130,6 +130,11 @@ export class ResourceSet {
     return changed;
   }
 
+  /** Every resource as it is now. */
+  *all(): Iterable<VersionedResource> {
+    for (const held of this.byType.values()) yield* held.values();
+  }
+
   /** What the proxy of that node id can see, whose certificate says that identity; empty if it showed none. */
   seenBy(node: string, identity = ''): ResourceView {
     const { byType } = this;

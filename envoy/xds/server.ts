@@ -5,9 +5,10 @@ import { envoyService } from '../protos';
 import type { Resource, ResourceKey, ResourceType } from '../resources/resource';
 import { Arrivals, type Arrival, type ArrivalLimits } from './arrivals';
 import { ResponseFrames, type DiscoveryAnswer } from './encoding';
-import { ResourceSet } from './resource-set';
+import { ResourceSet, type VersionedResource } from './resource-set';
 import { NodeMemory } from './node-memory';
 import { openGate, StreamError, type Admission, type StreamGate } from './gate';
+import { stateOf, type ProxyStatus } from './inspection';
 import { MessageStream, type RawCall } from './message-stream';
 import type { ProxyStream, XdsObserver } from './observer';
 import { readRequest } from './requests';
@@ -22,6 +23,10 @@ export interface XdsServerOptions {
   log: Logger;
   /** A proxy that leaves a response unanswered for longer is cut off; it will come back. Default 30,000. */
   stalledAfterMs?: number;
+  /** A stream that has not said who it is by then is ended. Default 15,000. */
+  firstRequestWithinMs?: number;
+  /** A larger request ends its stream before it is read. Default 4 MiB. */
+  requestBytes?: number;
   /** Who may open a stream and as which node. Default: everybody, as every node. */
   gate?: StreamGate;
   /** Hears of everything that happens, for metrics and audit. */
@@ -36,6 +41,8 @@ interface Connection {
   proxy: ProxyStream;
   admission: Admission;
   arrival: Arrival;
+  /** Since when its requests are read; Infinity while it waits to be let in. */
+  heardSince: () => number;
 }
 
 export class XdsServer {
@@ -111,6 +118,27 @@ export class XdsServer {
     return Math.max(0, ...[...this.streams.values()].map(({ messages }) => messages.heldBytes));
   }
 
+  /** How every connected proxy stands, for people. */
+  inspect(): ProxyStatus[] {
+    const named = [...this.streams].filter(([stream]) => stream.node !== '');
+    return named.map(([stream, { proxy }]) => {
+      const types = stream.describe();
+      const { node, identity, agent, protocol } = proxy;
+      const connectedAt = new Date(proxy.connectedAt).toISOString();
+      return { node, identity, protocol, agent, connectedAt, state: stateOf(types), types };
+    });
+  }
+
+  /** Every resource as it is now. */
+  published(): Iterable<VersionedResource> {
+    return this.resources.all();
+  }
+
+  /** How many streams wait to be let in. */
+  get queued(): number {
+    return this.arrivals.queued;
+  }
+
   /** Ends all streams; Envoy would never end its own. */
   close(): void {
     clearInterval(this.sweeper);
@@ -130,10 +158,10 @@ export class XdsServer {
       if (this.resources.sequence === 0) throw new StreamError('nothing is published yet', status.UNAVAILABLE);
       admission = gate.admit(call, 'discovery');
     } catch (error) {
-      this.turnAway({ node: '', protocol, identity: '', connectedAt }, call, error as Error);
+      this.turnAway({ node: '', agent: '', protocol, identity: '', connectedAt }, call, error as Error);
       return;
     }
-    const proxy: ProxyStream = { node: '', protocol, identity: admission.identity, connectedAt };
+    const proxy: ProxyStream = { node: '', agent: '', protocol, identity: admission.identity, connectedAt };
     const stream: AdsStream = new AdsStream(
       protocol,
       this.resources,
@@ -142,13 +170,21 @@ export class XdsServer {
       admission,
       this.memory,
     );
-    const messages = new MessageStream(call, {
-      message: (bytes) => this.take(stream, bytes),
-      ended: () => messages.end(),
-      gone: () => this.drop(stream),
+    const messages = new MessageStream(
+      call,
+      {
+        message: (bytes) => this.take(stream, bytes),
+        ended: () => messages.end(),
+        gone: () => this.drop(stream),
+      },
+      this.options.requestBytes,
+    );
+    let heardFrom = Infinity;
+    const arrival = this.arrivals.arrive(() => {
+      heardFrom = Date.now();
+      messages.start();
     });
-    const arrival = this.arrivals.arrive(() => messages.start());
-    this.streams.set(stream, { messages, proxy, admission, arrival });
+    this.streams.set(stream, { messages, proxy, admission, arrival, heardSince: () => heardFrom });
   }
 
   private send(proxy: ProxyStream, messages: MessageStream, answer: DiscoveryAnswer, type: ResourceType): void {
@@ -170,6 +206,7 @@ export class XdsServer {
     try {
       const heard = stream.hear(readRequest(proxy.protocol, bytes));
       proxy.node = stream.node;
+      proxy.agent = stream.agent;
       if (isNew) {
         const { node, identity, protocol } = proxy;
         this.options.log.info({ node, protocol, identity }, `proxy ${node} is connected by ${protocol} ADS`);
@@ -240,8 +277,13 @@ export class XdsServer {
   /** Cuts off who has left a response unanswered, and ends what goes on over connections that have reached their age. */
   private sweep(stalledAfterMs: number): void {
     const longAgo = Date.now() - stalledAfterMs;
-    for (const [stream, { messages, proxy }] of [...this.streams]) {
-      if (stream.hasStalledSince(longAgo)) this.cutOff(stream, messages, proxy, stalledAfterMs);
+    const silentSince = Date.now() - (this.options.firstRequestWithinMs ?? 15_000);
+    for (const [stream, { messages, proxy, heardSince }] of [...this.streams]) {
+      if (stream.node === '' && heardSince() < silentSince) {
+        this.drop(stream);
+        const why = new StreamError('it has not said which node it is', status.DEADLINE_EXCEEDED);
+        this.turnAway(proxy, messages.call, why);
+      } else if (stream.hasStalledSince(longAgo)) this.cutOff(stream, messages, proxy, stalledAfterMs);
       else if (messages.isBeingRetired && !stream.hasStalledSince(Infinity)) messages.end();
     }
   }

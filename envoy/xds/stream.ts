@@ -3,6 +3,7 @@ import { resourceTypes, typeOfUrl, type ResourceKey, type ResourceType } from '.
 import { DeltaSubscription } from './delta-subscription';
 import type { DiscoveryAnswer } from './encoding';
 import { openGate, StreamError, type Admission } from './gate';
+import { describeSubscription, type TypeStatus } from './inspection';
 import type { ResourceSet, ResourceView } from './resource-set';
 import { StateOfTheWorldSubscription } from './sotw-subscription';
 import type { NodeMemory } from './node-memory';
@@ -17,6 +18,9 @@ interface Node {
   id?: string;
   cluster?: string;
   client_features?: string[];
+  user_agent_name?: string;
+  user_agent_version?: string;
+  user_agent_build_version?: { version?: { major_number?: number; minor_number?: number; patch?: number } };
 }
 
 /** Which type names which, so that a stream that follows the one will ask for the other. */
@@ -33,6 +37,8 @@ const settlesWithinMs = 1000;
 
 export class AdsStream implements StreamContext {
   node = '';
+  /** Name and version of the program at the other end, as it says. */
+  agent = '';
   private readonly subscriptions = new Map<ResourceType, Subscription>();
   /** What this proxy can see; replaced once its node is known. */
   resources: ResourceView;
@@ -101,6 +107,11 @@ export class AdsStream implements StreamContext {
     return { standing: isPending ? 'pending' : isConcerned ? 'acked' : 'unconcerned', refused };
   }
 
+  /** How it stands, type by type, for people. */
+  describe(): TypeStatus[] {
+    return [...this.subscriptions.values()].map((subscription) => describeSubscription(subscription, this.resources));
+  }
+
   /** Whether it has left a response unanswered since before that time. */
   hasStalledSince(time: number): boolean {
     return [...this.waitingSince.values()].some((since) => since < time);
@@ -117,7 +128,7 @@ export class AdsStream implements StreamContext {
   }
 
   recall(type: ResourceType): Recollection[] {
-    return (this.isReconnected && this.memory?.of(this.node, type)) || [];
+    return (this.isReconnected && this.memory?.of(this.remembered, type)) || [];
   }
 
   close(): void {
@@ -125,10 +136,12 @@ export class AdsStream implements StreamContext {
     if (this.node) this.remember();
   }
 
-  private introduce({ id = '', cluster = '', client_features: features = [] }: Node): void {
+  private introduce(node: Node): void {
+    const { id = '', cluster = '', client_features: features = [] } = node;
     if (!id) throw new StreamError('the first request names no node id; set node.id in the bootstrap');
     this.admission.bind({ id, cluster });
     this.node = id;
+    this.agent = agentOf(node);
     this.resources = this.all.seenBy(id, this.admission.identity);
     this.supportsTtl = ttlFeatures[this.protocol].some((feature) => features.includes(feature));
   }
@@ -143,9 +156,14 @@ export class AdsStream implements StreamContext {
     }, settlesWithinMs).unref();
   }
 
+  /** Of whom: who poses as a node with another certificate is not given what the node's own accepted. */
+  private get remembered(): string {
+    return `${this.admission.identity} ${this.node}`;
+  }
+
   private remember(): void {
     this.memory?.keep(
-      this.node,
+      this.remembered,
       [...this.subscriptions.values()].flatMap((subscription) => subscription.recollections()),
     );
   }
@@ -182,4 +200,11 @@ export class AdsStream implements StreamContext {
 /** Whether the client holds something from an earlier stream. */
 function bringsState(request: AdsRequest): boolean {
   return Boolean(request.version_info) || Object.keys(request.initial_resource_versions ?? {}).length > 0;
+}
+
+function agentOf({ user_agent_name: name = '', user_agent_version, user_agent_build_version: build }: Node): string {
+  const { major_number: major = 0, minor_number: minor = 0, patch = 0 } = build?.version ?? {};
+  const version = user_agent_version || (build?.version ? `${major}.${minor}.${patch}` : '');
+  // It ends up in logs and labels, and anybody may claim to be anything.
+  return `${name} ${version}`.trim().slice(0, 60);
 }
