@@ -18,6 +18,12 @@ const options: Options = { keepCase: true, longs: String, enums: String, arrays:
 // The Envoy API of 2024-07 travels inside grpc-js-xds: pinned with it, nothing to fetch.
 const apiRoot = join(dirOf('@grpc/grpc-js-xds'), 'deps');
 
+/** Where imports of its files are found. */
+export const apiDirectories = ['envoy-api', 'googleapis', 'protoc-gen-validate', 'xds'].map((dir) =>
+  join(apiRoot, dir),
+);
+
+/** The files of it that are used here. */
 export const envoyProtos = [
   'envoy/service/discovery/v3/ads.proto',
   'envoy/service/load_stats/v3/lrs.proto',
@@ -43,7 +49,7 @@ let envoyPackage: PackageDefinition | undefined;
 function envoyApi(): PackageDefinition {
   envoyPackage ??= loadSync(envoyProtos, {
     ...options,
-    includeDirs: ['envoy-api', 'googleapis', 'protoc-gen-validate', 'xds'].map((dir) => join(apiRoot, dir)),
+    includeDirs: apiDirectories,
   });
   return envoyPackage;
 }
@@ -119,7 +125,7 @@ function checkSurvived(given: unknown, kept: unknown, path: string): void {
   if (given === null || Buffer.isBuffer(given)) return;
   if (typeof given !== 'object') {
     // A text where a number belongs becomes 0; 64-bit numbers come back as text.
-    if (kept !== given && String(kept as unknown) !== String(given as string | number | boolean))
+    if (kept !== given && String(kept) !== `${given as string | number | boolean}`)
       throw new Error(`${path}: ${JSON.stringify(given)} would arrive as ${JSON.stringify(kept)}. Check its type.`);
     return;
   }
