@@ -47,7 +47,14 @@ export class ModelProxy {
       (open?.resources ?? []).map(({ name }) => `${type} ${name}`),
     );
     for (const one of stillWaits) this.mayRepeat.add(one);
-    this.stream = new AdsStream(this.protocol, this.set, (answer) => this.hear(answer), undefined, this.memory);
+    this.stream = new AdsStream(
+      this.protocol,
+      this.set,
+      (answer) => this.hear(answer),
+      () => undefined,
+      undefined,
+      this.memory,
+    );
     let isNew = true;
     for (const type of types) {
       const course = this.courses.get(type)!;
