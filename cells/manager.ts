@@ -99,6 +99,17 @@ export class SyntheticCellManager {
     await this.store.finishRetirement(cell.name);
   }
 
+  /** Everything that the providers run, known to the store or not. */
+  async standing(): Promise<ObservedCell[]> {
+    return (await Promise.all([...this.providers.values()].map((provider) => provider.list()))).flat();
+  }
+
+  /** Ends what the store knows nothing of. RefusedError where it does: that is `retire`'s to end. */
+  async destroyUnknown(cell: string): Promise<void> {
+    if (await this.store.cell(cell)) throw new RefusedError(`cell ${cell} is in the store: retire it instead`);
+    await Promise.all([...this.providers.values()].map((provider) => provider.destroy(cell)));
+  }
+
   /** What is really there of the cell now. */
   async observe(cell: CellRecord): Promise<ObservedCell> {
     return (await this.makingOf(cell)).provider.observe(cell.name);

@@ -6,8 +6,11 @@ import { Command } from 'commander';
 import { packageRoot } from '../package-root';
 import { applyCommand } from './apply';
 import { evaluateCommand } from './evaluate';
+import { drillCommand } from './drill';
 import { failoverCommand, overrideCommand } from './failover';
 import { labCommand } from './lab';
+import { ledgerCommand } from './ledger';
+import { reconcileCommand } from './reconcile';
 import { trainCommand } from './train';
 import { setupCommand, upCommand } from './up';
 
@@ -19,6 +22,9 @@ const commands: (() => Command)[] = [
   applyCommand,
   failoverCommand,
   overrideCommand,
+  drillCommand,
+  reconcileCommand,
+  ledgerCommand,
   labCommand,
   evaluateCommand,
   trainCommand,

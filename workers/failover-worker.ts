@@ -11,7 +11,8 @@ import { pino, type Logger } from 'pino';
 import { FailureMapping } from '../activities/errors';
 import { createActivities } from '../activities/failover-activities';
 import { failoversUnderWay } from '../activities/failovers-under-way';
-import type { Ports } from '../activities/ports';
+import { drills } from '../activities/drill';
+import { reconciliation, type CarePorts } from '../activities/reconcile';
 import { loadSettings, type Settings } from '../blueprints/settings';
 import { ConfigurationStore } from '../blueprints/store';
 import { SyntheticCellManager } from '../cells/manager';
@@ -19,6 +20,7 @@ import { ProcessProvider } from '../cells/process-provider';
 import { startRetirementLoop, type RetiredCell } from '../cells/retire-idle';
 import { TrafficClient } from '../envoy/traffic-client';
 import { startDecisionPublisher } from './decision-publisher';
+import { keepSchedules } from './schedules';
 
 /** After a worker's death its cached runs are offered to others once this has passed; it is part of the time to recover. */
 const stickyTimeoutMs = 1000;
@@ -42,11 +44,13 @@ async function main(): Promise<void> {
   await untilThere('the tables', log, () => store.migrate());
   const { address, namespace } = settings.temporal;
   const connection = await untilThere(`Temporal at ${address}`, log, () => NativeConnection.connect({ address }));
+  const client = new Client({ connection, namespace });
   const traffic = new TrafficClient(settings.controlPlane.trafficAddress);
   const manager = new SyntheticCellManager(store, new ProcessProvider(settings.processProvider));
   const worker = await untilThere(`namespace ${namespace}`, log, () =>
-    createWorker(settings, connection, { store, traffic, cells: manager }),
+    createWorker(settings, client, connection, { store, traffic, cells: manager }),
   );
+  const schedules = keepSchedules(client, settings, () => store.services(), log);
   const retirement = startRetirementLoop(store, manager, (retired) => sayRetired(log, retired));
 
   const { brokers, decisionsTopic: topic } = settings.kafka;
@@ -56,6 +60,7 @@ async function main(): Promise<void> {
   const running = worker.run();
   log.info({ startUpMs: Date.now() - startedMs, taskQueue: settings.temporal.failoverTaskQueue }, 'ready');
   await running;
+  await schedules.stop();
   await retirement.stop();
   await publisher.stop();
   traffic.close();
@@ -66,18 +71,22 @@ async function main(): Promise<void> {
 
 async function createWorker(
   settings: Settings,
+  client: Client,
   connection: NativeConnection,
-  has: Omit<Ports, 'failovers'>,
+  has: Pick<CarePorts, 'store' | 'traffic' | 'cells'>,
 ): Promise<Worker> {
   const { namespace, failoverTaskQueue } = settings.temporal;
-  const client = new Client({ connection, namespace });
-  const ports: Ports = { ...has, failovers: failoversUnderWay(client) };
+  const care: CarePorts = { ...has, client, failoverTaskQueue };
   return Worker.create({
     connection,
     namespace,
     taskQueue: failoverTaskQueue,
     workflowsPath: join(__dirname, '..', 'workflows', 'index.js'),
-    activities: createActivities(ports),
+    activities: {
+      ...createActivities({ ...has, failovers: failoversUnderWay(client) }),
+      ...reconciliation(care),
+      ...drills(care),
+    },
     interceptors: { activity: [() => ({ inbound: new FailureMapping() })] },
     stickyQueueScheduleToStartTimeout: stickyTimeoutMs,
     shutdownGraceTime: shutdownGraceMs,

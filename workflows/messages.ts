@@ -72,6 +72,8 @@ export const queryNames = { dossier: 'dossier' } as const;
 export const workflowTypes = {
   predictiveFailover: 'PredictiveFailover',
   telemetrySupervision: 'TelemetrySupervision',
+  reconcile: 'Reconcile',
+  failoverDrill: 'FailoverDrill',
 } as const;
 
 /** Search attributes, registered on the server under these names and types. */
