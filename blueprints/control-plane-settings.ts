@@ -119,7 +119,9 @@ export const controlPlaneSchema = z
       .min(1)
       .max(64)
       .default(1)
-      .describe('Processes that share the ports, each a replica of its own. More than 1 from about 1,000 proxies on.'),
+      .describe(
+        'Processes that share the ports, each a replica of its own; see docs/control-plane.md for what 2 gained and cost.',
+      ),
     transport: transportSettingsSchema.prefault({}),
     allowPlaintext: z
       .boolean()

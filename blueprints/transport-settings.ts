@@ -20,7 +20,7 @@ export const transportSettingsSchema = z.strictObject({
     .number()
     .positive()
     .optional()
-    .describe('New streams per second. Without it as many as are served: a thousand take about two seconds.'),
+    .describe('New streams per second. Without it as many as are served.'),
   maxConnectionAgeMs: z
     .number()
     .int()

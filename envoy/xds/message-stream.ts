@@ -1,8 +1,8 @@
 /**
  * The messages of one gRPC call, as bytes, below the message layer of grpc-js. grpc-js accepts the connection, runs TLS,
  * HTTP/2, keepalive and connection age, finds the method, sends headers and status; only the messages themselves go
- * straight to and from its HTTP/2 stream. Per message and stream that saves two object streams, two promises, a copy and
- * three turns of the event loop (measured in docs/control-plane.md). What one reader is behind with is bounded here.
+ * straight to and from its HTTP/2 stream. Per message that leaves out grpc-js' object
+ * stream, its promises and its copy; docs/control-plane.md says what is known of the gain. What one reader is behind with is bounded here.
  */
 import { Metadata, type ServerDuplexStream, type status } from '@grpc/grpc-js';
 import type { ServerHttp2Stream } from 'node:http2';

@@ -1,6 +1,6 @@
 /**
  * Reads discovery requests from their bytes, by hand: an acknowledgement has two or three short fields, comes once per
- * proxy and change, and reading it by reflection took longer than deciding what it means. Fields that nobody here asks
+ * proxy and change, and needs neither a message object nor the plain object made of it. Fields that nobody here asks
  * for are skipped. Numbers are those of envoy/service/discovery/v3/discovery.proto.
  */
 import { Reader } from 'protobufjs/minimal';

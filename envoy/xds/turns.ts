@@ -6,7 +6,7 @@
  */
 
 const firstTurn = 16;
-/** About ten milliseconds' work. */
+/** Bounds how long other work of the process waits for one turn. */
 const longestTurn = 512;
 
 export class Turns<T> {

@@ -48,7 +48,7 @@ export class Waits {
 
   /**
    * This stream has said something or is gone. An answer concerns one stream only: to look at all of a thousand at
-   * each of a thousand answers took longer than sending to them.
+   * each of a thousand answers would be a million looks per step.
    */
   heard(stream: AdsStream): void {
     for (const wait of this.waits) if (wait.pending.has(stream)) this.review(wait, [stream]);

@@ -74,6 +74,7 @@ export class ModelProxy {
 
   published(keys: ResourceKey[]): void {
     this.stream.touch(keys);
+    this.stream.flush();
   }
 
   ack(type: ResourceType): void {
@@ -128,7 +129,7 @@ export class ModelProxy {
   settle(): void {
     // What it left unsaid about routes it no longer has is decided with time.
     this.stream.hasSettled = true;
-    this.stream.touch([]);
+    this.stream.flush();
     for (let round = 0; ; round += 1) {
       expect(round, 'it comes to rest').to.be.below(50);
       const before = this.heard;
@@ -170,7 +171,7 @@ export class ModelProxy {
     const whole = { resource_names: [...names], version_info: version, response_nonce, error_detail };
     const request = this.protocol === 'delta' ? delta : whole;
     this.stream.hear({ type_url: typeUrl(type), node: { id: 'model' }, ...request });
-    this.stream.touch([]);
+    this.stream.flush();
   }
 
   private hear(answer: DiscoveryAnswer): void {

@@ -246,7 +246,7 @@ describe('xDS transport', () => {
       world = await XdsWorld.start();
       const ads = envoyService('envoy.service.discovery.v3.AggregatedDiscoveryService');
       const error = { code: 3, message: 'bad cluster a' };
-      const node = { id: 'n', cluster: 'c', client_features: ['f', 'g'] };
+      const node = { id: 'n', cluster: 'c', client_features: ['f', 'g'], user_agent_name: 'envoy' };
       const rest = { type_url: 't', response_nonce: 'ñ' };
       const delta = {
         ...rest,
@@ -255,7 +255,7 @@ describe('xDS transport', () => {
         initial_resource_versions: { a: '1', __proto__x: '2' },
         error_detail: error,
       };
-      const known = { locality: { zone: 'z' }, metadata: { fields: {} }, user_agent_name: 'envoy' };
+      const known = { locality: { zone: 'z' }, metadata: { fields: {} } };
       const written = ads.DeltaAggregatedResources!.requestSerialize({ ...delta, node: { ...node, ...known } });
       expect(structuredClone(readRequest('delta', written))).to.deep.equal({ ...delta, node });
       const sotw = { ...rest, version_info: '7', resource_names: ['a', 'b'], error_detail: error, node };
