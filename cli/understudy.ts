@@ -11,6 +11,7 @@ import { failoverCommand, overrideCommand } from './failover';
 import { labCommand } from './lab';
 import { ledgerCommand } from './ledger';
 import { reconcileCommand } from './reconcile';
+import { auditCommand, proxiesCommand } from './proxies';
 import { trainCommand } from './train';
 import { setupCommand, upCommand } from './up';
 
@@ -25,6 +26,8 @@ const commands: (() => Command)[] = [
   drillCommand,
   reconcileCommand,
   ledgerCommand,
+  proxiesCommand,
+  auditCommand,
   labCommand,
   evaluateCommand,
   trainCommand,

@@ -1,5 +1,7 @@
 /** What Envoy is started with: where its control plane is. Everything else comes over xDS. */
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
+import { dirname, join } from 'node:path';
 
 export interface BootstrapOptions {
   /** Unique per proxy: acknowledgements and load reports are told apart by it. */
@@ -10,8 +12,83 @@ export interface BootstrapOptions {
   xdsAddress: string;
   /** Port of Envoy's admin interface on 127.0.0.1; 0 lets the system choose. */
   adminPort: number;
+  /** Mutual TLS towards the control plane; plaintext without it. */
+  tls?: BootstrapTls;
   /** Incremental xDS (default) or state of the world. */
   apiType?: 'DELTA_GRPC' | 'GRPC';
+  /** With `tls`: the folder in which `sdsFiles` are, as `identity.json` and `authorities.json`. */
+  sdsDir?: string;
+}
+
+/** Where this proxy finds its certificate, and whom it takes for its control plane. */
+export interface BootstrapTls {
+  certificateFile: string;
+  privateKeyFile: string;
+  /** Authorities that may have signed the control plane's certificate. */
+  caFile: string;
+  /** Name in the control plane's certificate: a DNS name, an IP address or a SPIFFE id. Any other is refused. */
+  controlPlaneName: string;
+}
+
+/**
+ * The files by which Envoy finds certificate and authorities, to be written beside the bootstrap: Envoy reads files anew
+ * only when they come by SDS, and then when something in their folder is moved (a rename, or a changed symbolic link).
+ */
+export function sdsFiles(tls: BootstrapTls): { identity: object; authorities: object } {
+  const watched = (file: string): object => ({ watched_directory: { path: dirname(file) } });
+  const secret = (name: string, content: object): object => ({
+    resources: [{ '@type': 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret', name, ...content }],
+  });
+  const kind = isIP(tls.controlPlaneName) ? 'IP_ADDRESS' : tls.controlPlaneName.includes('://') ? 'URI' : 'DNS';
+  return {
+    identity: secret('identity', {
+      tls_certificate: {
+        certificate_chain: { filename: tls.certificateFile },
+        private_key: { filename: tls.privateKeyFile },
+        ...watched(tls.certificateFile),
+      },
+    }),
+    authorities: secret('authorities', {
+      validation_context: {
+        trusted_ca: { filename: tls.caFile },
+        match_typed_subject_alt_names: [{ san_type: kind, matcher: { exact: tls.controlPlaneName } }],
+        ...watched(tls.caFile),
+      },
+    }),
+  };
+}
+
+/** @param dir where `sdsFiles` were written as `identity.json` and `authorities.json`. */
+function mutualTls({ controlPlaneName }: BootstrapTls, dir: string): object {
+  const fromFile = (name: string): object => ({
+    name,
+    sds_config: { path_config_source: { path: join(dir, `${name}.json`) }, resource_api_version: 'V3' },
+  });
+  return {
+    name: 'envoy.transport_sockets.tls',
+    typed_config: {
+      '@type': 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext',
+      ...(!isIP(controlPlaneName) && !controlPlaneName.includes('://') && { sni: controlPlaneName }),
+      common_tls_context: {
+        tls_params: { tls_minimum_protocol_version: 'TLSv1_2' },
+        tls_certificate_sds_secret_configs: [fromFile('identity')],
+        validation_context_sds_secret_config: fromFile('authorities'),
+      },
+    },
+  };
+}
+
+/** Writes `bootstrap.json`, and with TLS the files it refers to, into the folder. Answers the path for `envoy -c`. */
+export function writeBootstrap(dir: string, options: BootstrapOptions): string {
+  const file = join(dir, 'bootstrap.json');
+  mkdirSync(dir, { recursive: true });
+  if (options.tls) {
+    const { identity, authorities } = sdsFiles(options.tls);
+    writeFileSync(join(dir, 'identity.json'), JSON.stringify(identity, null, 2));
+    writeFileSync(join(dir, 'authorities.json'), JSON.stringify(authorities, null, 2));
+  }
+  writeFileSync(file, JSON.stringify(envoyBootstrap({ ...options, sdsDir: dir }), null, 2));
+  return file;
 }
 
 /** The bootstrap configuration as an object to be written as JSON: `envoy -c FILE.json`. */
@@ -47,6 +124,7 @@ export function envoyBootstrap(options: BootstrapOptions): Record<string, unknow
           name: 'xds',
           type: isIP(host) ? 'STATIC' : 'STRICT_DNS',
           connect_timeout: '1s',
+          ...(options.tls && { transport_socket: mutualTls(options.tls, sdsDirOf(options)) }),
           typed_extension_protocol_options: {
             'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': {
               '@type': 'type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions',
@@ -77,6 +155,11 @@ export function envoyBootstrap(options: BootstrapOptions): Record<string, unknow
       ],
     },
   };
+}
+
+function sdsDirOf({ sdsDir }: BootstrapOptions): string {
+  if (sdsDir === undefined) throw new Error('a bootstrap with TLS needs sdsDir, the folder of its SDS files');
+  return sdsDir;
 }
 
 /** `host:port` in two. Throws an Error that names what was given. */

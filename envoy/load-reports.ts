@@ -6,6 +6,7 @@ import { LatencyLedger } from './latency-ledger';
 import { LoadLedger, type CellLoad, type ClusterReport, type ReportingProxy } from './load-ledger';
 import { duration, envoyService, milliseconds } from './protos';
 import { carriesLiveTraffic } from './resources/resource';
+import { retireConnection } from './xds/message-stream';
 import { openGate, StreamError, type Admission, type StreamGate } from './xds/gate';
 
 interface LoadStatsRequest {
@@ -83,6 +84,7 @@ export class LoadReports {
       const code = error instanceof StreamError ? error.code : status.INTERNAL;
       log.warn({ node, peer: call.getPeer(), code }, `a stream of load reports is ended: ${error.message}`);
       call.emit('error', Object.assign(new Error(error.message), { code }));
+      if (code === status.PERMISSION_DENIED) retireConnection(call);
     };
     let admission: Admission;
     try {

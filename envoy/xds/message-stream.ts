@@ -146,6 +146,15 @@ export class MessageStream {
   }
 }
 
+/**
+ * Lets the connection of a call take no further calls. Who was refused for its certificate is known by it as long as
+ * the connection lasts: it must connect anew to be known by a renewed one.
+ */
+export function retireConnection(call: object): void {
+  // After the status of the call is on its way.
+  setImmediate(() => http2StreamOf(call).session?.close());
+}
+
 /** Length of the frame that begins there, prefix included. */
 function frameBytes(bytes: Buffer, most: number): number {
   if (bytes.length < prefixBytes) return Infinity;
@@ -159,13 +168,13 @@ function frameBytes(bytes: Buffer, most: number): number {
  * grpc-js does not show its HTTP/2 stream: a call wraps interceptors, the innermost of which has it. The version of
  * grpc-js is pinned, and every test of the xDS server goes through here.
  */
-function http2StreamOf(call: RawCall): ServerHttp2Stream {
+function http2StreamOf(call: object): ServerHttp2Stream {
   interface Layer {
     call?: Layer;
     nextCall?: Layer;
     stream?: ServerHttp2Stream;
   }
-  for (let layer: Layer | undefined = call as unknown as Layer; layer; layer = layer.call ?? layer.nextCall) {
+  for (let layer: Layer | undefined = call as Layer; layer; layer = layer.call ?? layer.nextCall) {
     if (layer.stream) return layer.stream;
   }
   throw new Error('this version of @grpc/grpc-js keeps its HTTP/2 stream elsewhere; see envoy/xds/message-stream.ts');

@@ -9,7 +9,7 @@ import { ResourceSet, type VersionedResource } from './resource-set';
 import { NodeMemory } from './node-memory';
 import { openGate, StreamError, type Admission, type StreamGate } from './gate';
 import { stateOf, type ProxyStatus } from './inspection';
-import { MessageStream, type RawCall } from './message-stream';
+import { MessageStream, retireConnection, type RawCall } from './message-stream';
 import type { ProxyStream, XdsObserver } from './observer';
 import { readRequest } from './requests';
 import { AdsStream, type Protocol } from './stream';
@@ -230,6 +230,7 @@ export class XdsServer {
     this.options.log.warn({ node, identity, peer, code, err: error }, `stream of ${who} is ended: ${error.message}`);
     this.observer.turnedAway?.(proxy, code, error.message);
     call.emit('error', Object.assign(new Error(error.message), { code }));
+    if (code === status.PERMISSION_DENIED) retireConnection(call);
   }
 
   private note(proxy: ProxyStream, heard: Heard & { type: ResourceType }): void {

@@ -1,5 +1,6 @@
 /** The control plane as a process of its own, over a real Postgres and before a real Envoy. */
 import { expect } from 'chai';
+import { Client } from 'pg';
 import { ConfigurationStore } from '../../blueprints/store';
 import { TrafficClient } from '../../envoy/traffic-client';
 import { releasePorts, reservePorts } from '../../local/ports';
@@ -120,5 +121,37 @@ describe('Control plane process', function () {
       },
       { withinMs: 20_000, what: 'Envoy follows the split of the other writer' },
     );
+  });
+
+  it('writes down who asked, what changed and which proxies took it, in rows that nobody can change', async () => {
+    const entries = await waitUntil(
+      async () => {
+        const all = await store.audit.list({ service: 'shop' });
+        return all.some(({ kind, epoch }) => kind === 'publish' && epoch === 5) && all;
+      },
+      { withinMs: 20_000, what: 'the last publication is written down' },
+    );
+    const byOther = entries.find(({ kind, epoch }) => kind === 'split' && epoch === 5);
+    expect(byOther).to.deep.include({ by: 'tester', reason: 'test' });
+    const bp = (shares: { cell: string; shareBp: number }[] | null) => shares?.map(({ shareBp }) => shareBp);
+    expect([bp(byOther!.from), bp(byOther!.to)]).to.deep.equal([
+      [7500, 2500],
+      [1000, 9000],
+    ]);
+    const published = entries.find(({ kind, epoch }) => kind === 'publish' && epoch === 5)!;
+    expect(published.outcome).to.equal('acknowledged');
+    expect(published.details.acknowledged).to.deep.equal(['envoy']);
+    expect(entries.filter(({ kind, outcome }) => kind === 'request' && outcome === 'OK')).not.to.have.length(0);
+
+    const postgres = new Client({ connectionString: stack.settings.postgres.url });
+    await postgres.connect();
+    for (const change of ["update audit set by = 'nobody'", 'delete from audit', 'truncate audit']) {
+      const refused = await postgres.query(change).then(
+        () => '',
+        (error: Error) => error.message,
+      );
+      expect(refused, change).to.include('append-only');
+    }
+    await postgres.end();
   });
 });

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { envoyBootstrap, type BootstrapOptions } from '../../envoy/bootstrap';
+import { envoyBootstrap, writeBootstrap, type BootstrapOptions, type BootstrapTls } from '../../envoy/bootstrap';
 import { prepareEnvoy } from '../../local/envoy';
 import { releasePorts, reservePorts } from '../../local/ports';
 import { ManagedProcess } from '../../local/process';
@@ -23,10 +23,13 @@ export async function startEnvoy(
   nodeId: string,
   xdsAddress: string,
   apiType: NonNullable<BootstrapOptions['apiType']> = 'DELTA_GRPC',
+  tls?: BootstrapTls,
 ): Promise<EnvoyProxy> {
   const [adminPort] = (await reservePorts(1)) as [number];
   const dir = mkdtempSync(join(tmpdir(), 'understudy-envoy-'));
-  const bootstrap = envoyBootstrap({ nodeId, cluster: 'test', xdsAddress, adminPort, apiType });
+  const options = { nodeId, cluster: 'test', xdsAddress, adminPort, apiType, ...(tls && { tls, sdsDir: dir }) };
+  writeBootstrap(dir, options);
+  const bootstrap = envoyBootstrap(options);
   const reaper = new Reaper();
   reaper.removeAtEnd(dir);
   const ignore = (): void => undefined;
