@@ -81,10 +81,10 @@ export class LoadReports {
     let node = '';
     const { log, intervalMs, gate = openGate } = this.options;
     const turnAway = (error: Error): void => {
-      const code = error instanceof StreamError ? error.code : status.INTERNAL;
+      const code: number = error instanceof StreamError ? error.code : status.INTERNAL;
       log.warn({ node, peer: call.getPeer(), code }, `a stream of load reports is ended: ${error.message}`);
       call.emit('error', Object.assign(new Error(error.message), { code }));
-      if (code === status.PERMISSION_DENIED) retireConnection(call);
+      if (code === Number(status.PERMISSION_DENIED)) retireConnection(call);
     };
     let admission: Admission;
     try {

@@ -35,7 +35,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     begin
       insert into audit (kind, service, epoch, by, reason, from_split, to_split, details)
       values (
-        'split', new.service, new.epoch, new.by, new.reason,
+        'split', new.service, new.epoch, to_jsonb(new) ->> 'by', new.reason,
         (select split from split_changes where service = new.service and epoch < new.epoch order by epoch desc limit 1),
         new.split, jsonb_build_object('idempotencyKey', new.idempotency_key)
       );

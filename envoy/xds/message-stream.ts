@@ -174,7 +174,7 @@ function http2StreamOf(call: object): ServerHttp2Stream {
     nextCall?: Layer;
     stream?: ServerHttp2Stream;
   }
-  for (let layer: Layer | undefined = call as Layer; layer; layer = layer.call ?? layer.nextCall) {
+  for (let layer: Layer | undefined = call; layer; layer = layer.call ?? layer.nextCall) {
     if (layer.stream) return layer.stream;
   }
   throw new Error('this version of @grpc/grpc-js keeps its HTTP/2 stream elsewhere; see envoy/xds/message-stream.ts');

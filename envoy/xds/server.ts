@@ -230,7 +230,7 @@ export class XdsServer {
     this.options.log.warn({ node, identity, peer, code, err: error }, `stream of ${who} is ended: ${error.message}`);
     this.observer.turnedAway?.(proxy, code, error.message);
     call.emit('error', Object.assign(new Error(error.message), { code }));
-    if (code === status.PERMISSION_DENIED) retireConnection(call);
+    if (code === Number(status.PERMISSION_DENIED)) retireConnection(call);
   }
 
   private note(proxy: ProxyStream, heard: Heard & { type: ResourceType }): void {
