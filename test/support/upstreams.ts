@@ -7,6 +7,7 @@ export class Upstreams {
   /** Requests answered, health checks left out, by instance name. */
   readonly hits = new Map<string, number>();
   private readonly servers = new Map<string, Server>();
+  private readonly held = new Map<string, (() => void)[]>();
 
   /** Starts instances `<cell>-1` and so on, and answers where they are. */
   async start(cell: string, count: number): Promise<Instance[]> {
@@ -15,13 +16,28 @@ export class Upstreams {
       const name = `${cell}-${n}`;
       const server = createServer((request, response) => {
         if (request.url !== '/healthz') this.hits.set(name, (this.hits.get(name) ?? 0) + 1);
-        response.end(name);
+        const isHeld = request.url !== '/healthz' && this.held.get(cell);
+        if (isHeld) isHeld.push(() => response.end(name));
+        else response.end(name);
       });
       await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
       this.servers.set(name, server);
       instances.push({ name, address: '127.0.0.1', port: (server.address() as AddressInfo).port });
     }
     return instances;
+  }
+
+  /** From now on the cell's requests are taken and not answered, until they are let go. */
+  hold(cell: string): { waiting(): number; release(): void } {
+    const answers: (() => void)[] = [];
+    this.held.set(cell, answers);
+    return {
+      waiting: () => answers.length,
+      release: () => {
+        this.held.delete(cell);
+        for (const answer of answers) answer();
+      },
+    };
   }
 
   /** Requests answered by all instances of a cell. */
