@@ -51,6 +51,7 @@ export class ModelProxy {
       this.protocol,
       this.set,
       (answer) => this.hear(answer),
+      // Every event is followed by a flush here.
       () => undefined,
       undefined,
       this.memory,
