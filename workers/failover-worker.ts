@@ -46,14 +46,10 @@ async function main(): Promise<void> {
   await untilThere('the tables', log, () => store.migrate());
   const { address, namespace } = settings.temporal;
   const connection = await untilThere(`Temporal at ${address}`, log, () => NativeConnection.connect({ address }));
-<<<<<<< HEAD
   const client = new Client({ connection, namespace });
-  const traffic = new TrafficClient(settings.controlPlane.trafficAddress);
-=======
   const { trafficAddress, trafficClientTls: files, tlsReloadMs } = settings.controlPlane;
   const tls = files && new WatchedTls(files, { what: 'traffic API client', log, everyMs: tlsReloadMs });
   const traffic = new TrafficClient(trafficAddress, channelCredentials(tls));
->>>>>>> 2eb71b1 (Envoy over mutual TLS by bootstrap, understudy proxies and audit, and how to operate the control plane)
   const manager = new SyntheticCellManager(store, new ProcessProvider(settings.processProvider));
   const worker = await untilThere(`namespace ${namespace}`, log, () =>
     createWorker(settings, client, connection, { store, traffic, cells: manager }),
