@@ -3,7 +3,7 @@ import { sql, type Transaction } from 'kysely';
 import { Client } from 'pg';
 import type { Tables } from './tables';
 
-const changeChannel = 'understudy_changes';
+export const changeChannel = 'understudy_changes';
 
 /** Tells every feed, once the transaction is committed. Null: anything may have changed. */
 export async function notify(trx: Transaction<Tables>, service: string | null): Promise<void> {
@@ -24,7 +24,10 @@ export class ChangeFeed {
   private failures = 0;
   private closed = false;
 
-  constructor(private readonly url: string) {}
+  constructor(
+    private readonly url: string,
+    private readonly channel = changeChannel,
+  ) {}
 
   /** Begins to listen, in the background. Each listener is called once with null as soon as the feed stands. */
   add(listener: ChangeListener): () => void {
@@ -61,7 +64,7 @@ export class ChangeFeed {
     client.on('notification', ({ payload }) => this.tell(payload ? payload : null));
     client
       .connect()
-      .then(() => client.query(`listen ${changeChannel}`))
+      .then(() => client.query(`listen ${this.channel}`))
       .then(() => {
         if (this.client !== client) return;
         this.failures = 0;

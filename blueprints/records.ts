@@ -51,12 +51,48 @@ export interface TrafficChange {
   by: string;
   /** The same key again returns the state the first call made. */
   idempotencyKey: string;
+  /** A person's decision: it is made even while the fleet is stopped. Default false. */
+  override?: boolean;
+  /** A time after which the split returns to the safe one unless its holder, `by`, renews. Left out, it stays. */
+  leaseMs?: number;
+  /** This change takes back that epoch, which proxies refused. A lease that lay on it stays. */
+  reverts?: { epoch: number; refused: ProxyRefusal[] };
+  /** Only if a lease lies on the expected epoch and has run out by the database's clock. */
+  onExpiredLease?: boolean;
+}
+
+/** A proxy that kept what it had. */
+export interface ProxyRefusal {
+  node: string;
+  /** Type and name of what it refused. */
+  resource: string;
+  reason: string;
+}
+
+/** Who must renew the split of that epoch, and by when. */
+export interface SplitLease {
+  service: string;
+  epoch: number;
+  holder: string;
+  durationMs: number;
+  /** By the database's clock; negative once it has run out. */
+  remainingMs: number;
+}
+
+/** All automatic changes are frozen. */
+export interface FleetStop {
+  by: string;
+  reason: string;
+  /** ISO 8601, by the database's clock. */
+  since: string;
 }
 
 export interface AppliedChange {
   state: TrafficState;
   /** True if this key had been applied before: nothing was changed now. */
   repeated: boolean;
+  /** The change that took this one back since: its state, and which proxies had refused what. */
+  revertedBy?: { state: TrafficState; refused: ProxyRefusal[] };
 }
 
 /** What `understudy apply` did to one document. */
@@ -89,3 +125,16 @@ export class StaleEpochError extends Error {
 export class RefusedError extends Error {
   override readonly name = 'RefusedError';
 }
+
+/** The fleet-wide stop is in force: no automatic change is made until a person resumes. */
+export class FleetStoppedError extends Error {
+  override readonly name = 'FleetStoppedError';
+  constructor(readonly stop: FleetStop) {
+    super(
+      `all automatic changes are stopped since ${stop.since} by ${stop.by} (${stop.reason}); the split stays as it is until somebody resumes`,
+    );
+  }
+}
+
+/** The lease is not this holder's any more, or there is none. */
+export class LeaseLostError extends RefusedError {}

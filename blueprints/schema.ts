@@ -230,6 +230,23 @@ export const serviceSchema = z.strictObject({
     .describe('Shares per cell in basis points, adding up to 10,000: the split to begin with and to return to.')
     .refine((s) => Object.values(s).reduce((a, b) => a + b, 0) === 10_000, { message: 'shares must add up to 10000' }),
   policy: policySchema.prefault({}),
+  steps: z
+    .strictObject({
+      onRefusal: z
+        .enum(['roll-back', 'hold'])
+        .default('roll-back')
+        .describe(
+          'What becomes of a split that a proxy refuses. roll-back: the split before it is commanded again, as an epoch of its own. hold: it stays, at the proxies that took it.',
+        ),
+      acknowledgedShare: z
+        .number()
+        .min(0.01)
+        .max(1)
+        .default(1)
+        .describe('The wait for a split ends once this share of the connected proxies has acknowledged it.'),
+    })
+    .prefault({})
+    .describe('How a change of the split is carried through at the proxies.'),
 });
 
 export const instanceSchema = z.strictObject({ name, address: z.string(), port });

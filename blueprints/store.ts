@@ -3,27 +3,31 @@ import { Kysely, Migrator, PostgresDialect, sql } from 'kysely';
 import type { Pool } from 'pg';
 import type { Decision } from '../workflows/decisions';
 import type { Dossier } from '../workflows/messages';
+import { appliedChange, changeTraffic } from './change-traffic';
 import { applyDocuments, documentPlace, type PlaceOf } from './apply-documents';
 import { AuditTable } from './audit';
 import { ChangeFeed, notify, type ChangeListener } from './change-feed';
 import { openPool, type ConnectOptions } from './connection';
 import { newestDecisions, publishDecisions, recordDecisions } from './decision-log';
 import { enterLedger, ledgerEntry, ledgerLines, type LedgerLine } from './ledger';
+import { fleetStop, resumeFleet, stopFleet } from './fleet-stop';
 import { migrations } from './migrations';
 import {
   RefusedError,
-  StaleEpochError,
   type AppliedChange,
   type BlueprintVersion,
   type CellRecord,
   type CellState,
   type DocumentChange,
+  type FleetStop,
   type ServiceRecord,
+  type SplitLease,
   type TrafficChange,
   type TrafficState,
 } from './records';
 import { policySchema, type Document, type Instance } from './schema';
-import { splitProblems } from './splits';
+import { holdingsChannel, ReplicaTable } from './replicas';
+import { expiredLeases, renewLease, splitLeaseOf } from './split-leases';
 import {
   acquireSyntheticCell,
   beginRetirement,
@@ -57,11 +61,16 @@ export interface SplitChange extends TrafficState {
   idempotencyKey: string;
   /** ISO 8601, by the database's clock. */
   at: string;
+  /** The epoch that this change took back because proxies refused it. */
+  revertsEpoch: number | null;
 }
 
 export class ConfigurationStore {
   private readonly db: Kysely<Tables>;
   private readonly feed: ChangeFeed;
+  private readonly holdingsFeed: ChangeFeed;
+  /** The control planes over this store. */
+  readonly replicas: ReplicaTable;
 
   /** Who asked what, what was changed, and what became of it at the proxies. */
   readonly audit: AuditTable;
@@ -70,6 +79,8 @@ export class ConfigurationStore {
     this.db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
     this.audit = new AuditTable(this.db);
     this.feed = new ChangeFeed(url);
+    this.holdingsFeed = new ChangeFeed(url, holdingsChannel);
+    this.replicas = new ReplicaTable(this.db);
   }
 
   /** Opens the store, waiting until Postgres is there. Call `migrate` before anything else. */
@@ -92,12 +103,18 @@ export class ConfigurationStore {
 
   async close(): Promise<void> {
     await this.feed.close();
+    await this.holdingsFeed.close();
     await this.db.destroy();
   }
 
   /** Calls the listener with the service that changed, or null when any may have. Answers how to stop listening. */
   onChange(listener: ChangeListener): () => void {
     return this.feed.add(listener);
+  }
+
+  /** Calls the listener when a control plane said anew what its proxies hold of a service, null: when any may have. */
+  onHoldings(listener: ChangeListener): () => void {
+    return this.holdingsFeed.add(listener);
   }
 
   async services(): Promise<ServiceRecord[]> {
@@ -146,60 +163,57 @@ export class ConfigurationStore {
 
   /**
    * Replaces a service's split if the epoch is still the expected one. The same idempotency key again answers with the
-   * state the first call made. StaleEpochError: somebody was faster. RefusedError: such a split cannot be.
+   * state the first call made. StaleEpochError: somebody was faster. FleetStoppedError: no automatic change is made
+   * now. RefusedError: such a split cannot be.
    */
   async changeTraffic(change: TrafficChange): Promise<AppliedChange> {
-    const { service, split, reason, by, idempotencyKey } = change;
-    return this.db.transaction().execute(async (trx) => {
-      const current = await lockTraffic(trx, service);
-      if (!current) throw new RefusedError(`service ${service} is not known`);
-      const made = await trx
-        .selectFrom('split_changes')
-        .select(['service', 'epoch', 'split'])
-        .where('service', '=', service)
-        .where('idempotency_key', '=', idempotencyKey)
-        .executeTakeFirst();
-      if (made) return { state: trafficState(made), repeated: true };
-      if (current.epoch !== change.expectedEpoch)
-        throw new StaleEpochError(service, change.expectedEpoch, current.epoch);
-      // Shared locks: a cell that this split names cannot be retired between this check and the commit.
-      const cells = await trx.selectFrom('cells').selectAll().where('service', '=', service).forShare().execute();
-      const problems = splitProblems(split, cells.map(cellRecord));
-      if (problems.length > 0) throw new RefusedError(`service ${service}: ${problems.join('; ')}`);
-      const state: TrafficState = {
-        service,
-        epoch: current.epoch + 1,
-        split: split.map(({ cell, shareBp, coverInstances }) => ({ cell, shareBp, coverInstances })),
-      };
-      await trx
-        .updateTable('traffic')
-        .set({ epoch: state.epoch, split: jsonb(state.split) })
-        .where('service', '=', service)
-        .execute();
-      await trx
-        .insertInto('split_changes')
-        .values({ service, epoch: state.epoch, split: jsonb(state.split), reason, by, idempotency_key: idempotencyKey })
-        .execute();
-      await notify(trx, service);
-      return { state, repeated: false };
-    });
+    return this.db.transaction().execute((trx) => changeTraffic(trx, change));
   }
 
-  /** The newest changes of a service's split first. */
-  async splitChanges(service: string, limit = 100): Promise<SplitChange[]> {
-    const rows = await this.db
-      .selectFrom('split_changes')
-      .selectAll()
-      .where('service', '=', service)
-      .orderBy('epoch', 'desc')
-      .limit(limit)
-      .execute();
-    return rows.map((row) => ({
+  /** What a change with this key made before, and what took it back since; undefined if there was none. */
+  async appliedChange(service: string, idempotencyKey: string): Promise<AppliedChange | undefined> {
+    return appliedChange(this.db, service, idempotencyKey);
+  }
+
+  /** Stops every automatic change of every service; splits stay as they are. The first stop stays. */
+  async stopFleet(by: string, reason: string): Promise<FleetStop> {
+    return this.db.transaction().execute((trx) => stopFleet(trx, by, reason));
+  }
+
+  /** Answers the stop that it ended, if there was one. */
+  async resumeFleet(by: string, reason: string): Promise<FleetStop | undefined> {
+    return this.db.transaction().execute((trx) => resumeFleet(trx, by, reason));
+  }
+
+  async fleetStop(): Promise<FleetStop | undefined> {
+    return fleetStop(this.db);
+  }
+
+  /** Extends the lease on a service's split. LeaseLostError if it is not this holder's any more. */
+  async renewLease(service: string, holder: string): Promise<SplitLease> {
+    return renewLease(this.db, service, holder);
+  }
+
+  async splitLease(service: string): Promise<SplitLease | undefined> {
+    return splitLeaseOf(this.db, service);
+  }
+
+  async expiredLeases(): Promise<SplitLease[]> {
+    return expiredLeases(this.db);
+  }
+
+  /** The newest changes of a service's split first; with `afterEpoch` those that are newer, the oldest of them first. */
+  async splitChanges(service: string, limit = 100, afterEpoch?: number): Promise<SplitChange[]> {
+    let query = this.db.selectFrom('split_changes').selectAll().where('service', '=', service).limit(limit);
+    if (afterEpoch === undefined) query = query.orderBy('epoch', 'desc');
+    else query = query.where('epoch', '>', String(afterEpoch)).orderBy('epoch', 'asc');
+    return (await query.execute()).map((row) => ({
       ...trafficState(row),
       reason: row.reason,
       by: row.by,
       idempotencyKey: row.idempotency_key,
       at: row.at.toISOString(),
+      revertsEpoch: row.reverts === null ? null : Number(row.reverts),
     }));
   }
 

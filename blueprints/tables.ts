@@ -10,6 +10,7 @@ import type {
   CellRole,
   CellShare,
   CellState,
+  ProxyRefusal,
   ServiceRecord,
   TrafficState,
 } from './records';
@@ -53,6 +54,8 @@ export interface Tables {
     by: string;
     idempotency_key: string;
     at: Timestamp;
+    reverts: ColumnType<string | null, number | null | undefined, never>;
+    evidence: ColumnType<ProxyRefusal[] | null, RawBuilder<ProxyRefusal[]> | null | undefined, never>;
   };
   audit: {
     id: Generated<string>;
@@ -68,6 +71,30 @@ export interface Tables {
     outcome: string | null;
     details: ColumnType<Record<string, unknown>, RawBuilder<Record<string, unknown>>, never>;
   };
+  replicas: { id: string; started_at: Timestamp; heartbeat_at: Timestamp; proxies: Json<string[]> };
+  replica_holdings: {
+    replica: string;
+    service: string;
+    epoch: BigInt;
+    acknowledged: Json<string[]>;
+    refused: Json<ProxyRefusal[]>;
+    pending: Json<string[]>;
+  };
+  replica_loads: { replica: string; service: string; at: Timestamp; loads: Json<unknown> };
+  split_leases: {
+    service: string;
+    epoch: BigInt;
+    holder: string;
+    duration_ms: number;
+    expires_at: ColumnType<Date, RawBuilder<Date>, RawBuilder<Date>>;
+  };
+  fleet: {
+    singleton: boolean;
+    stopped_at: ColumnType<Date | null, never, RawBuilder<Date> | null>;
+    by: string | null;
+    reason: string | null;
+  };
+  fleet_orders: { at: Timestamp; order: 'stop' | 'resume'; by: string; reason: string };
   dossiers: { failover: string; run_id: string; started_at: ColumnType<Date, string, string>; dossier: Json<Dossier> };
   decisions: {
     seq: Generated<string>;

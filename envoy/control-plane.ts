@@ -15,10 +15,16 @@ import { LoadReports } from './load-reports';
 import { Oversight } from './operations/oversight';
 import { Publisher } from './publisher';
 import type { Resource } from './resources/resource';
+import { LeaseKeeper } from './lease-keeper';
+import { FleetWait } from './replicas/fleet-wait';
+import type { ReplicaLoads } from './replicas/loads';
+import { Replica } from './replicas/replica';
 import { TrafficApi } from './traffic-api';
+import { TrafficChanges } from './traffic-changes';
 import type { TrafficStore } from './traffic-store';
 import { isSupervisor, supervise, tellReady } from './processes';
 import { grpcOptions } from './xds/grpc-options';
+import { TrafficViews } from './traffic-view';
 import { XdsServer } from './xds/server';
 
 /** A change is heard of by notification; should one be lost, it is found within this time. */
@@ -29,6 +35,8 @@ export interface ControlPlane {
   xdsPort: number;
   trafficPort: number;
   xds: XdsServer;
+  /** This process among the control planes over the store; says whether the store answers. */
+  replica: Replica;
   loads: LoadReports;
   /** host:port of metrics, health and dumps, as bound. */
   operationsAddress: string;
@@ -74,6 +82,7 @@ export async function startControlPlane(
       publish();
     },
     log,
+    (services) => replica.touch(services),
   );
   const read = async (service: string | null): Promise<void> => {
     try {
@@ -84,6 +93,24 @@ export async function startControlPlane(
       throw error;
     }
   };
+  const loadsOf = (service: string): ReplicaLoads => ({
+    cells: [...loads.ofService(service)].map(([cell, load]) => ({ cell, load })),
+    reports: loads.proxies().flatMap(({ node, ageMs, state }) => (state === 'starting' ? [] : [{ node, ageMs }])),
+  });
+  const proxies = (): string[] => xds.proxies();
+  const epochOf = (service: string): number | undefined => publisher.epochOf(service);
+  const replica: Replica = new Replica({
+    table: store.replicas,
+    proxies,
+    acknowledgements: (keys, waitMs) => xds.acknowledgements(keys, waitMs),
+    epochOf,
+    services: () => publisher.services(),
+    splitKeys: (service) => publisher.splitKeys(service),
+    loads: loadsOf,
+    log,
+    onBeat: () => leases.review(),
+  });
+  const leases: LeaseKeeper = new LeaseKeeper(store, () => replica.canJudge, log);
   const refresh = (service: string | null): void => {
     read(service).catch((error: Error) => {
       log.warn({ err: error }, `the store cannot be read; proxies keep what they have: ${error.message}`);
@@ -92,6 +119,8 @@ export async function startControlPlane(
   await oversight.start({ xds, publisher }, publish);
   // No proxy is served before the first full reading: an empty answer would make it drop all it has.
   await untilRead(() => read(null), log);
+  // Known to the others before the first proxy is: whoever changes a split waits for this replica's too.
+  await untilRead(() => replica.start(), log);
   const stopListening = store.onChange(refresh);
   const rereading = setInterval(() => refresh(null), rereadEveryMs);
 
@@ -107,19 +136,26 @@ export async function startControlPlane(
     'grpc.max_connection_idle_ms': limits.connectionIdleMs,
     interceptors: [oversight.authority],
   });
-  new TrafficApi({
+  const wait = new FleetWait(replica, store.onHoldings && ((listener) => store.onHoldings!(listener)));
+  const { acknowledgeTimeoutMs } = settings;
+  const changes = new TrafficChanges({
     store,
     publisher,
-    proxies: () => xds.proxies(),
-    acknowledgements: (keys, waitMs) => xds.acknowledgements(keys, waitMs),
-    loads: (service) => loads.ofService(service),
-    acknowledgeTimeoutMs: settings.acknowledgeTimeoutMs,
+    wait,
+    storeProblem: () => replica.problem(),
+    acknowledgeTimeoutMs,
     log,
-  }).addTo(trafficServer);
+  });
+  const views = new TrafficViews({ store, replica, proxies, epochOf, loads: loadsOf });
+  const api = new TrafficApi({ store, changes, views, replica, acknowledgeTimeoutMs, log });
+  api.addTo(trafficServer);
   const close = async (): Promise<void> => {
     oversight.willStop();
     clearInterval(rereading);
     stopListening();
+    wait.stop();
+    api.close();
+    await replica.close();
     await stopGently(trafficServer, 2000);
     xds.close();
     loads.close();
@@ -130,7 +166,7 @@ export async function startControlPlane(
     const xdsPort = await bind(xdsServer, settings.xdsAddress, oversight.xdsCredentials());
     const trafficPort = await bind(trafficServer, settings.trafficAddress, oversight.trafficCredentials());
     oversight.isServing();
-    return { xdsPort, trafficPort, xds, loads, operationsAddress: oversight.address, close };
+    return { xdsPort, trafficPort, xds, replica, loads, operationsAddress: oversight.address, close };
   } catch (error) {
     await close();
     throw error;

@@ -59,16 +59,26 @@ export function envoyService(name: string): ServiceDefinition {
   return serviceIn(envoyApi(), name);
 }
 
-/** The service of `envoy/traffic.proto`. */
-export function trafficService(): ServiceDefinition {
+export const trafficServiceName = 'understudy.traffic.v1.Traffic';
+
+let loadedTraffic: PackageDefinition | undefined;
+
+/** Everything in `envoy/traffic.proto`, for reflection. */
+export function trafficPackage(): PackageDefinition {
   // The whole message is ours: numbers and empty lists rather than strings and gaps.
-  const definition = loadSync(join(packageRoot, 'envoy', 'traffic.proto'), {
+  loadedTraffic ??= loadSync(join(packageRoot, 'envoy', 'traffic.proto'), {
     ...options,
     longs: Number,
     arrays: true,
     defaults: true,
+    oneofs: true,
   });
-  return serviceIn(definition, 'understudy.traffic.v1.Traffic');
+  return loadedTraffic;
+}
+
+/** The service of `envoy/traffic.proto`. */
+export function trafficService(): ServiceDefinition {
+  return serviceIn(trafficPackage(), trafficServiceName);
 }
 
 /** What was encoded before, by the message itself: nobody changes a message once it is built. */

@@ -30,6 +30,8 @@ export class Publisher {
     /** Given all resources, and the services of which nothing is known now. */
     private readonly publish: (resources: Resource[], withheld: ReadonlySet<string>) => unknown,
     private readonly log: Logger,
+    /** Told which services were published anew, after they were. */
+    private readonly onPublished: (services: string[]) => void = () => undefined,
   ) {}
 
   /**
@@ -50,6 +52,16 @@ export class Publisher {
   /** What a proxy must have taken to follow the service's split as it is published now. */
   splitKeys(service: string): ResourceKey[] {
     return resourcesOfSplit(this.published.get(service)?.resources ?? [], service);
+  }
+
+  /** The epoch of the service's split that is published; undefined before it first is. */
+  epochOf(service: string): number | undefined {
+    return this.published.get(service)?.traffic.epoch;
+  }
+
+  /** The services that are published. */
+  services(): string[] {
+    return [...this.published.keys()];
   }
 
   /** Why the service's present state in the store could not be published; undefined if it was. */
@@ -75,12 +87,14 @@ export class Publisher {
     for (const gone of [...this.published.keys()].filter((name) => !known.has(name))) this.published.delete(gone);
     for (const gone of [...this.problems.keys()].filter((name) => !known.has(name))) this.problems.delete(gone);
     const due = services.filter(({ name }) => wanted.has(null) || wanted.has(name) || !this.published.has(name));
-    for (const service of due) this.take(await this.read(service));
+    const anew: string[] = [];
+    for (const service of due) if (this.take(await this.read(service))) anew.push(service.name);
     const withheld = new Set([...this.problems.keys()].filter((name) => !this.published.has(name)));
     this.publish(
       [...this.published.values()].flatMap(({ resources }) => resources),
       withheld,
     );
+    if (anew.length > 0) this.onPublished(anew);
   }
 
   private async read(service: ServiceRecord): Promise<ServiceFacts> {
@@ -90,11 +104,14 @@ export class Publisher {
     return { service, cells, traffic, blueprints: await this.blueprintsOf(cells) };
   }
 
-  /** Builds one service; if that cannot be, what was published of it stays, and the others are not held up. */
-  private take(facts: ServiceFacts): void {
+  /**
+   * Builds one service and answers whether anything of it is new. If it cannot be built, what was published of it
+   * stays, and the others are not held up.
+   */
+  private take(facts: ServiceFacts): boolean {
     const { name } = facts.service;
     const from = JSON.stringify(facts);
-    if (this.published.get(name)?.facts === from && !this.problems.has(name)) return;
+    if (this.published.get(name)?.facts === from && !this.problems.has(name)) return false;
     const { resources, problem } = this.build(facts);
     if (problem) {
       if (this.problems.get(name) !== problem)
@@ -103,10 +120,11 @@ export class Publisher {
           `service ${name} cannot be published and stays as it was: ${problem}`,
         );
       this.problems.set(name, problem);
-      return;
+      return false;
     }
     this.problems.delete(name);
     this.published.set(name, { facts: from, resources, traffic: facts.traffic });
+    return true;
   }
 
   /** The resources of a service, or why they must not be published. */

@@ -1,29 +1,31 @@
-/** The traffic API: changes a service's split in the store, then at the proxies, and answers what became of it there. */
-import { Metadata, status, type sendUnaryData, type Server, type ServerUnaryCall } from '@grpc/grpc-js';
-import { setTimeout as sleep } from 'node:timers/promises';
+/** The traffic API over gRPC: reads requests, refuses what cannot be field by field, and answers on the wire. */
+import type { sendUnaryData, Server, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
+import { Metadata, status } from '@grpc/grpc-js';
+import { HealthImplementation } from 'grpc-health-check';
+import { ReflectionService } from '@grpc/reflection';
 import type { Logger } from 'pino';
+import type { CellShare } from '../blueprints/records';
+import { drainingSplit, untilQuiet } from './drain';
+import { trafficPackage, trafficService, trafficServiceName } from './protos';
+import type { Replica } from './replicas/replica';
+import type { Applied, ChangeOrder, TrafficChanges } from './traffic-changes';
+import { readShare, wireShare, type WireShare } from './traffic-client';
 import {
-  RefusedError,
-  StaleEpochError,
-  type CellShare,
-  type TrafficChange,
-  type TrafficState,
-} from '../blueprints/records';
-import { splitProblems } from '../blueprints/splits';
-import type { CellLoad } from './load-ledger';
-import { trafficService } from './protos';
-import type { Publisher } from './publisher';
-import type { ResourceKey } from './resources/resource';
-import { errorTrailers, readShare, wireShare, type WireShare } from './traffic-client';
+  BadRequestError,
+  PreconditionError,
+  statusOf,
+  StillCarryingError,
+  type FieldViolation,
+} from './traffic-errors';
 import type { TrafficStore } from './traffic-store';
-import type { Acknowledgements } from './xds/server';
+import { wireLease, wireStop, type TrafficViews } from './traffic-view';
+import { watchTraffic, type WatchRequest } from './traffic-watch';
 
 export interface TrafficApiOptions {
   store: TrafficStore;
-  publisher: Publisher;
-  proxies: () => string[];
-  acknowledgements: (keys: ResourceKey[], waitMs: number) => Promise<Acknowledgements>;
-  loads: (service: string) => Map<string, CellLoad>;
+  changes: TrafficChanges;
+  views: TrafficViews;
+  replica: Pick<Replica, 'id' | 'others' | 'standing' | 'onStanding' | 'problem'>;
   acknowledgeTimeoutMs: number;
   log: Logger;
 }
@@ -34,166 +36,202 @@ interface ChangeRequest {
   by: string;
   idempotency_key: string;
   wait_ms: number;
+  override: boolean;
 }
-type ApplySplitRequest = ChangeRequest & { expected_epoch: number; split: WireShare[] };
+type ApplySplitRequest = ChangeRequest & { expected_epoch: number; split: WireShare[]; lease_ms: number };
 type CellRequest = ChangeRequest & { cell: string };
+type DrainRequest = CellRequest & { to: string };
+type RemoveRequest = CellRequest & { despite_measured: boolean };
+interface OrderRequest {
+  by: string;
+  reason: string;
+}
 
-/** The request is well formed but the present state does not allow it. */
-class PreconditionError extends RefusedError {}
-class UnknownServiceError extends RefusedError {}
+const longestWaitMs = 600_000;
+const shortestLeaseMs = 1000;
+const longestLeaseMs = 86_400_000;
+const mostWatchers = 100;
 
-/** Arming and removing read, decide and swap; another change in between means deciding anew, a few times. */
-const attempts = 5;
+/** How often the health service looks whether the store answers. */
+const healthEveryMs = 500;
 
 export class TrafficApi {
+  private watchers = 0;
+  private readonly health = new HealthImplementation({ '': 'SERVING', [trafficServiceName]: 'SERVING' });
+  private healthTimer: NodeJS.Timeout | undefined;
+  private isServing = true;
+
   constructor(private readonly options: TrafficApiOptions) {}
 
+  /** Adds the traffic API, the standard health service and server reflection. */
   addTo(server: Server): void {
     server.addService(trafficService(), {
       ApplySplit: this.method((request: ApplySplitRequest) => this.applySplit(request)),
       ArmCell: this.method((request: CellRequest) => this.armCell(request)),
-      RemoveCell: this.method((request: CellRequest) => this.removeCell(request)),
+      DrainCell: this.method((request: DrainRequest) => this.drainCell(request)),
+      RemoveCell: this.method((request: RemoveRequest) => this.removeCell(request)),
+      RenewLease: this.method((request: { service: string; by: string }) => this.renewLease(request)),
       GetTraffic: this.method((request: { service: string }) => this.getTraffic(request.service)),
+      Stop: this.method((request: OrderRequest) => this.stop(request)),
+      Resume: this.method((request: OrderRequest) => this.resume(request)),
+      Watch: (call: ServerWritableStream<WatchRequest, object>) => void this.watch(call),
     });
+    this.health.addToServer(server);
+    new ReflectionService(trafficPackage(), { services: [trafficServiceName] }).addToServer(server);
+    this.healthTimer = setInterval(() => this.reviewHealth(), healthEveryMs);
+    this.healthTimer.unref();
+  }
+
+  close(): void {
+    clearInterval(this.healthTimer);
+    this.health.setStatus(trafficServiceName, 'NOT_SERVING');
   }
 
   private async applySplit(request: ApplySplitRequest): Promise<object> {
-    await this.current(request.service);
-    const state = await this.change(request, request.expected_epoch, request.split.map(readShare));
-    return this.answer(request, state);
+    const { split, expected_epoch, lease_ms } = request;
+    const violations = changeViolations(request);
+    if (split.length === 0) violations.push({ field: 'split', problem: 'is empty; name the cells and their shares' });
+    if (lease_ms !== 0 && (lease_ms < shortestLeaseMs || lease_ms > longestLeaseMs)) {
+      const problem = `must be 0 (no lease) or ${shortestLeaseMs} to ${longestLeaseMs} ms, not ${lease_ms}`;
+      violations.push({ field: 'lease_ms', problem });
+    }
+    refuse(violations);
+    const order = { ...orderOf(request), leaseMs: lease_ms || undefined };
+    return wireApplied(await this.options.changes.apply(order, expected_epoch, split.map(readShare)));
   }
 
   private async armCell(request: CellRequest): Promise<object> {
+    refuse(cellViolations(request));
     const { service, cell } = request;
-    const cells = await this.options.store.cells(service);
-    const instances = cells.find((c) => c.name === cell)?.instances.length ?? 0;
-    return this.decideAndChange(request, ({ split }) => {
+    const instances = (await this.cellOf(service, cell)).instances.length;
+    const applied = await this.options.changes.decide(orderOf(request), ({ split }) => {
       const share = split.find((s) => s.cell === cell);
       if (share && share.shareBp > 0) {
         throw new PreconditionError(
           `cell ${cell} carries ${share.shareBp} bp of ${service}: it cannot be made mere cover; take its share away first`,
         );
       }
-      if (instances === 0)
-        throw new RefusedError(`cell ${cell} of service ${service} has no instances to stand as cover`);
+      if (instances === 0) {
+        const problem = `cell ${cell} of service ${service} has no instances to stand as cover`;
+        throw new BadRequestError([{ field: 'cell', problem }]);
+      }
       const armed: CellShare = { cell, shareBp: 0, coverInstances: instances };
       return [...split.filter((s) => s !== share), armed];
     });
+    return wireApplied(applied);
   }
 
-  private async removeCell(request: CellRequest): Promise<object> {
-    const { service, cell } = request;
-    return this.decideAndChange(request, ({ split }) => {
+  private async drainCell(request: DrainRequest): Promise<object> {
+    refuse(cellViolations(request));
+    const { service, cell, to } = request;
+    await this.cellOf(service, cell);
+    if (to === cell) throw new BadRequestError([{ field: 'to', problem: `${cell} cannot take its own share` }]);
+    const began = performance.now();
+    const applied = await this.options.changes.decide(orderOf(request), ({ split }) =>
+      drainingSplit(service, split, cell, to || undefined),
+    );
+    const answer = { applied: wireApplied(applied), drained: false, requests_in_flight: 0, unreported: [] as string[] };
+    if (applied.outcome !== 'COMPLETE' || applied.pending.length > 0) {
+      return { ...answer, words: `${cell} may still get requests: ${wordsOf(applied)}` };
+    }
+    const carries = applied.state.split.find((s) => s.cell === cell)?.shareBp ?? 0;
+    if (carries > 0) return { ...answer, words: `${cell} has been given ${carries} bp again since` };
+    const leftMs = this.waitMs(request) - (performance.now() - began);
+    const { verdict, requestsInFlight, unreported, words } = await untilQuiet(
+      this.options.views,
+      service,
+      cell,
+      Math.max(0, leftMs),
+    );
+    return { ...answer, drained: verdict === 'quiet', requests_in_flight: requestsInFlight, unreported, words };
+  }
+
+  private async removeCell(request: RemoveRequest): Promise<object> {
+    refuse(cellViolations(request));
+    const { service, cell, despite_measured } = request;
+    const applied = await this.options.changes.decide(orderOf(request), async ({ split }) => {
       const share = split.find((s) => s.cell === cell);
-      if (share && share.shareBp > 0) {
+      if (!share) return split;
+      if (share.shareBp > 0) {
         throw new PreconditionError(
           `cell ${cell} carries ${share.shareBp} bp of ${service}: give its share to others before it is removed`,
         );
       }
+      if (!despite_measured) {
+        const { verdict, words } = await untilQuiet(this.options.views, service, cell, this.waitMs(request));
+        if (verdict !== 'quiet') throw new StillCarryingError(`cell ${cell} of ${service} is not removed: ${words}`);
+      }
       return split.filter((s) => s !== share);
     });
+    return wireApplied(applied);
+  }
+
+  private async renewLease({ service, by }: { service: string; by: string }): Promise<object> {
+    refuse([...required({ service, by }, 'service', 'by')]);
+    await this.options.changes.current(service);
+    return wireLease(await this.options.store.renewLease(service, by));
   }
 
   private async getTraffic(service: string): Promise<object> {
-    const { epoch, split } = await this.current(service);
-    const loads = this.options.loads(service);
-    // A cell that has left the split may still have requests in flight: it is shown as long as reports cover it.
-    const leaving = [...loads].filter(([cell, load]) => load.measured && !split.some((s) => s.cell === cell));
-    const shares = [...split, ...leaving.map(([cell]): CellShare => ({ cell, shareBp: 0, coverInstances: 0 }))];
-    return {
-      service,
-      epoch,
-      cells: shares.map((share) => ({ ...wireShare(share), ...wireLoad(loads.get(share.cell)) })),
-      proxies: this.options.proxies(),
-    };
+    refuse(required({ service }, 'service'));
+    return this.options.views.view(await this.options.changes.current(service));
   }
 
-  private async decideAndChange(request: CellRequest, decide: (state: TrafficState) => CellShare[]): Promise<object> {
-    for (let attempt = 1; ; attempt += 1) {
-      const state = await this.current(request.service);
-      const split = decide(state);
-      if (sameSplit(split, state.split)) return this.answer(request, state);
-      try {
-        return await this.answer(request, await this.change(request, state.epoch, split));
-      } catch (error) {
-        if (!(error instanceof StaleEpochError) || attempt === attempts) throw error;
-        await sleep(5 * attempt);
-      }
+  private async stop({ by, reason }: OrderRequest): Promise<object> {
+    refuse(required({ by, reason }, 'by', 'reason'));
+    const stop = await this.options.store.stopFleet(by, reason);
+    this.options.log.warn({ by, reason }, `all automatic changes are stopped, by ${by}: ${reason}`);
+    return wireStop(stop);
+  }
+
+  private async resume({ by, reason }: OrderRequest): Promise<object> {
+    refuse(required({ by, reason }, 'by', 'reason'));
+    await this.options.store.resumeFleet(by, reason);
+    this.options.log.warn({ by, reason }, `automatic changes are made again, by ${by}: ${reason}`);
+    return wireStop(undefined);
+  }
+
+  private async watch(call: ServerWritableStream<WatchRequest, object>): Promise<void> {
+    const fail = (error: Error): void => void call.emit('error', this.statusOf(error, call.getPath()));
+    if (this.watchers >= mostWatchers) {
+      const details = `${mostWatchers} watchers are served already; try another replica or later`;
+      call.emit('error', { code: status.RESOURCE_EXHAUSTED, details, metadata: new Metadata() });
+      return;
+    }
+    this.watchers += 1;
+    try {
+      refuse(required(call.request, 'service'));
+      await watchTraffic(call, this.options);
+      call.end();
+    } catch (error) {
+      fail(error as Error);
+    } finally {
+      this.watchers -= 1;
     }
   }
 
-  private async current(service: string): Promise<TrafficState> {
-    const state = await this.options.store.traffic(service);
-    if (!state) throw new UnknownServiceError(`service ${service} is not known; apply its document first`);
-    return state;
+  private async cellOf(service: string, cell: string) {
+    await this.options.changes.current(service);
+    const cells = await this.options.store.cells(service);
+    const found = cells.find((c) => c.name === cell);
+    if (found) return found;
+    const has = cells.map((c) => c.name).join(', ') || 'none';
+    throw new BadRequestError([
+      { field: 'cell', problem: `cell ${cell} is not a cell of service ${service} (it has: ${has})` },
+    ]);
   }
 
-  /** The store first: what is committed there is published sooner or later, whatever happens to this process. */
-  private async change(request: ChangeRequest, expectedEpoch: number, split: CellShare[]): Promise<TrafficState> {
-    const { service, reason, by } = request;
-    if (request.idempotency_key === '') {
-      throw new RefusedError('idempotency_key is empty; give each change a key of its own and repeat it on a retry');
-    }
-    await this.refuseUnpublishable(service, split);
-    const change: TrafficChange = {
-      service,
-      expectedEpoch,
-      split,
-      reason,
-      by,
-      idempotencyKey: request.idempotency_key,
-    };
-    const { state, repeated } = await this.options.store.changeTraffic(change);
-    const words = state.split.map(
-      (s) => `${s.cell} ${s.shareBp}${s.coverInstances ? ` +${s.coverInstances} cover` : ''}`,
-    );
-    this.options.log.info(
-      { service, epoch: state.epoch, split: state.split, reason, by, repeated },
-      `split of ${service} ${repeated ? 'was already' : 'is now'} ${words.join(', ')} (epoch ${state.epoch}), by ${by}: ${reason}`,
-    );
-    return state;
+  private waitMs({ wait_ms }: ChangeRequest): number {
+    return wait_ms || this.options.acknowledgeTimeoutMs;
   }
 
-  /** What the store accepts but the proxies would misread is refused before it is committed. */
-  private async refuseUnpublishable(service: string, split: CellShare[]): Promise<void> {
-    const { store, publisher } = this.options;
-    const record = (await store.services()).find(({ name }) => name === service);
-    const cells = await store.cells(service);
-    // Whatever the store itself will judge is left to it: it also knows whether this very change was made before.
-    if (!record || splitProblems(split, cells).length > 0) return;
-    const { problem } = publisher.build({
-      service: record,
-      cells,
-      traffic: { service, epoch: 0, split },
-      blueprints: [],
-    });
-    if (problem) throw new RefusedError(`service ${service}: ${problem}`);
-  }
-
-  private async answer({ service, wait_ms }: ChangeRequest, state: TrafficState): Promise<object> {
-    const { publisher, acknowledgements, acknowledgeTimeoutMs, log } = this.options;
-    await publisher.refresh(service);
-    const problem = publisher.problem(service);
-    if (problem) throw new PreconditionError(`service ${service} is committed but cannot be published: ${problem}`);
-    const keys = publisher.splitKeys(service);
-    const { acked, nacked, pending, gone, tookMs } = await acknowledgements(keys, wait_ms || acknowledgeTimeoutMs);
-    log.info(
-      { service, epoch: state.epoch, acked: acked.length, refused: nacked.length, pending, gone, tookMs },
-      `epoch ${state.epoch} of ${service}: ${acked.length} proxies took it in ${tookMs.toFixed(1)} ms, ${nacked.length} refused, ${pending.length} pending, ${gone.length} gone`,
-    );
-    return {
-      epoch: state.epoch,
-      split: state.split.map(wireShare),
-      acknowledged: acked,
-      refused: nacked.map(({ node, type, resource, error }) => ({
-        node,
-        resource: `${type} ${resource}`,
-        reason: error,
-      })),
-      pending,
-      gone,
-      took_ms: Math.round(tookMs),
-    };
+  private reviewHealth(): void {
+    const problem = this.options.replica.problem();
+    if ((problem === undefined) === this.isServing) return;
+    this.isServing = problem === undefined;
+    this.health.setStatus(trafficServiceName, this.isServing ? 'SERVING' : 'NOT_SERVING');
+    if (problem) this.options.log.warn(`${problem}: changes are refused, proxies keep what they have`);
+    else this.options.log.info('the Configuration Data Store answers again: changes are taken');
   }
 
   private method<Request>(handle: (request: Request) => Promise<object>) {
@@ -205,54 +243,68 @@ export class TrafficApi {
     };
   }
 
-  private statusOf(error: Error, method: string): { code: status; details: string; metadata: Metadata } {
-    const metadata = new Metadata();
-    if (error instanceof StaleEpochError) {
-      metadata.set(errorTrailers.kind, 'stale-epoch');
-      metadata.set(errorTrailers.expected, String(error.expected));
-      metadata.set(errorTrailers.actual, String(error.actual));
-      return { code: status.FAILED_PRECONDITION, details: error.message, metadata };
-    }
-    if (error instanceof RefusedError) {
-      const precondition = error instanceof PreconditionError ? status.FAILED_PRECONDITION : status.INVALID_ARGUMENT;
-      const code = error instanceof UnknownServiceError ? status.NOT_FOUND : precondition;
-      return { code, details: error.message, metadata };
-    }
+  private statusOf(error: Error, method: string) {
+    const foreseen = statusOf(error);
+    if (foreseen) return foreseen;
+    const problem = this.options.replica.problem();
     this.options.log.error({ err: error, method }, `${method} has failed: ${error.message}`);
-    return { code: status.UNAVAILABLE, details: error.message, metadata };
+    return {
+      code: status.UNAVAILABLE,
+      details: problem ? `${problem}: ${error.message}` : error.message,
+      metadata: new Metadata(),
+    };
   }
 }
 
-function sameSplit(a: CellShare[], b: CellShare[]): boolean {
-  const key = (split: CellShare[]): string =>
-    split
-      .map((s) => `${s.cell} ${s.shareBp} ${s.coverInstances}`)
-      .sort()
-      .join();
-  return key(a) === key(b);
+function orderOf(request: ChangeRequest): ChangeOrder {
+  const { service, reason, by, idempotency_key: idempotencyKey, wait_ms: waitMs, override } = request;
+  return { service, reason, by, idempotencyKey, waitMs, override, leaseMs: undefined };
 }
 
-function wireLoad(load: CellLoad | undefined): object {
-  if (!load) return { measured: false };
+function refuse(violations: FieldViolation[]): void {
+  if (violations.length > 0) throw new BadRequestError(violations);
+}
+
+function required<T extends object>(request: T, ...fields: (keyof T & string)[]): FieldViolation[] {
+  return fields.filter((field) => request[field] === '').map((field) => ({ field, problem: 'is empty' }));
+}
+
+function changeViolations(request: ChangeRequest): FieldViolation[] {
+  const violations = required(request, 'service', 'by');
+  if (request.idempotency_key === '') {
+    const problem = 'is empty; give each change a key of its own and repeat it on a retry';
+    violations.push({ field: 'idempotency_key', problem });
+  }
+  if (request.wait_ms > longestWaitMs) {
+    violations.push({ field: 'wait_ms', problem: `must be at most ${longestWaitMs} ms, not ${request.wait_ms}` });
+  }
+  return violations;
+}
+
+function cellViolations(request: CellRequest): FieldViolation[] {
+  return [...changeViolations(request), ...required(request, 'cell')];
+}
+
+function wireApplied(applied: Applied): object {
+  const { state, acknowledged, refused, pending, gone, moved, tookMs, outcome, rolledBackEpoch } = applied;
   return {
-    measured: load.measured,
-    requests_per_second: load.requestsPerSecond,
-    error_ratio: load.errorRatio,
-    requests_in_flight: load.requestsInFlight,
-    measured_bp: load.measuredBp,
-    age_ms: Math.round(load.ageMs),
-    requests_total: load.requestsTotal,
-    errors_total: load.errorsTotal,
-    measured_low_bp: load.measuredLowBp,
-    measured_high_bp: load.measuredHighBp,
-    requests_seen: load.requestsSeen,
-    silent_proxies: load.silentProxies,
-    starting_proxies: load.startingProxies,
-    latency: load.latency && {
-      p50_ms: load.latency.p50Ms,
-      p99_ms: load.latency.p99Ms,
-      samples: load.latency.samples,
-      age_ms: Math.round(load.latency.ageMs),
-    },
+    epoch: state.epoch,
+    split: state.split.map(wireShare),
+    acknowledged,
+    refused,
+    pending,
+    gone,
+    moved,
+    took_ms: Math.round(tookMs),
+    outcome,
+    rolled_back_epoch: rolledBackEpoch,
   };
+}
+
+function wordsOf({ refused, pending, outcome }: Applied): string {
+  const words = [
+    ...refused.map(({ node, reason }) => `${node} refused: ${reason}`),
+    ...pending.map((n) => `${n} is pending`),
+  ];
+  return `${outcome.toLowerCase().replace('_', ' ')}${words.length > 0 ? `; ${words.join('; ')}` : ''}`;
 }

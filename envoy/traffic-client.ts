@@ -5,21 +5,43 @@ import {
   status,
   type ChannelCredentials,
   type Client,
+  type ClientReadableStream,
   type ServiceError,
   type requestCallback,
 } from '@grpc/grpc-js';
-import { RefusedError, StaleEpochError, type CellShare, type TrafficChange } from '../blueprints/records';
+import {
+  FleetStoppedError,
+  LeaseLostError,
+  RefusedError,
+  StaleEpochError,
+  type CellShare,
+  type FleetStop,
+  type ProxyRefusal,
+  type SplitLease,
+  type TrafficChange,
+  type TrafficState,
+} from '../blueprints/records';
 import { fewestForP99 } from './latency-ledger';
 import type { CellLoad } from './load-ledger';
 import { trafficService } from './protos';
 
 /** The whole split; cells that are not named leave the configuration. */
-export interface ApplySplit extends TrafficChange {
+export interface ApplySplit extends Omit<TrafficChange, 'reverts' | 'onExpiredLease'> {
   /** Milliseconds to wait for acknowledgements; left out, the control plane's configured time. */
   waitMs?: number;
 }
 
-export type CellChange = Omit<ApplySplit, 'expectedEpoch' | 'split'> & { cell: string };
+export type CellChange = Omit<ApplySplit, 'expectedEpoch' | 'split' | 'leaseMs'> & { cell: string };
+
+export interface DrainCell extends CellChange {
+  /** Who takes the share; left out, the other cells that carry, in proportion. */
+  to?: string;
+}
+
+export interface RemoveCell extends CellChange {
+  /** Remove although load reports show requests in flight, or say nothing. Default false. */
+  despiteMeasured?: boolean;
+}
 
 /** What became of a change, per proxy. Whoever `refused` runs on with what it had. */
 export interface ApplyResult {
@@ -27,11 +49,30 @@ export interface ApplyResult {
   split: CellShare[];
   /** Node ids. */
   acknowledged: string[];
-  refused: { node: string; resource: string; reason: string }[];
+  refused: ProxyRefusal[];
   pending: string[];
   gone: string[];
+  /** Have answered, at another replica than where they were when the wait began. */
+  moved: string[];
   /** Milliseconds from the publish to the last acknowledgement. */
   tookMs: number;
+  /**
+   * COMPLETE: every proxy that has to has it. PARTIAL: the time was up. HELD: a proxy refused and the split stays.
+   * ROLLED_BACK: a proxy refused, and `epoch` and `split` are those that took it back.
+   */
+  outcome: 'COMPLETE' | 'PARTIAL' | 'HELD' | 'ROLLED_BACK';
+  /** The epoch that was taken back; 0 if none was. */
+  rolledBackEpoch: number;
+}
+
+export interface DrainResult {
+  applied: ApplyResult;
+  /** True only if load reports from every connected proxy, since its acknowledgement, show nothing of the cell. */
+  drained: boolean;
+  requestsInFlight: number;
+  /** Proxies whose reports say nothing yet about the time since then. */
+  unreported: string[];
+  words: string;
 }
 
 /** What a cell is to carry, and what load reports say that it does. */
@@ -41,9 +82,20 @@ export interface TrafficView {
   service: string;
   epoch: number;
   cells: CellTraffic[];
-  /** Proxies connected now. */
+  /** Proxies connected now, at any replica. */
   proxies: string[];
+  /** The fleet-wide stop, if it is in force. */
+  stop?: FleetStop;
+  lease?: SplitLease;
+  replicas?: { id: string; silentMs: number; proxies: number; epoch: number }[];
 }
+
+/** What a watcher is told. */
+export type TrafficEvent =
+  | { kind: 'change'; change: TrafficState & { reason: string; by: string; at: string; revertsEpoch: number } }
+  | { kind: 'progress'; progress: { epoch: number; acknowledged: number; refused: ProxyRefusal[]; pending: string[] } }
+  | { kind: 'loads'; loads: TrafficView }
+  | { kind: 'fleet'; stop: FleetStop | undefined };
 
 /** The control plane could not be reached or failed; nothing is wrong with the request, so a retry helps. */
 export class TrafficUnavailableError extends Error {
@@ -51,8 +103,19 @@ export class TrafficUnavailableError extends Error {
   readonly retryable = true;
 }
 
+/** Load reports show that the cell still carries traffic, or do not show that it does not. Later they may. */
+export class StillCarryingError extends Error {
+  override readonly name = 'StillCarryingError';
+  readonly retryable = true;
+}
+
 /** Trailers by which the server tells the typed errors apart. */
-export const errorTrailers = { kind: 'understudy-error', expected: 'understudy-expected', actual: 'understudy-actual' };
+export const errorTrailers = {
+  kind: 'understudy-error',
+  expected: 'understudy-expected',
+  actual: 'understudy-actual',
+  stop: 'understudy-stop',
+};
 
 type Call = (request: object, options: { deadline: number }, callback: requestCallback<unknown>) => void;
 
@@ -77,7 +140,8 @@ export class TrafficClient {
 
   /** Replaces the service's split. Throws StaleEpochError, RefusedError (do not repeat) or TrafficUnavailableError (do). */
   async applySplit(change: ApplySplit): Promise<ApplyResult> {
-    const request = { ...wireChange(change), expected_epoch: change.expectedEpoch, split: change.split.map(wireShare) };
+    const { expectedEpoch: expected_epoch, leaseMs: lease_ms = 0 } = change;
+    const request = { ...wireChange(change), expected_epoch, lease_ms, split: change.split.map(wireShare) };
     return readResult(await this.call('ApplySplit', request, change.service, change.waitMs));
   }
 
@@ -87,10 +151,62 @@ export class TrafficClient {
     return readResult(await this.call('ArmCell', request, change.service, change.waitMs));
   }
 
-  /** Takes a cell that carries no share out of the service's configuration. */
-  async removeCell(change: CellChange): Promise<ApplyResult> {
-    const request = { ...wireChange(change), cell: change.cell };
+  /** Takes a cell's share to 0 and watches its requests in flight end. Repeat it with the same key until it is drained. */
+  async drainCell(change: DrainCell): Promise<DrainResult> {
+    const request = { ...wireChange(change), cell: change.cell, to: change.to ?? '' };
+    const { applied, requests_in_flight, ...rest } = (await this.call(
+      'DrainCell',
+      request,
+      change.service,
+      change.waitMs,
+    )) as Omit<DrainResult, 'requestsInFlight'> & { requests_in_flight: number };
+    return { ...rest, applied: readResult(applied), requestsInFlight: requests_in_flight };
+  }
+
+  /**
+   * Takes a cell out of the service's configuration once it neither is to carry nor, by load reports, does. Throws
+   * StillCarryingError if the reports do not show that in time.
+   */
+  async removeCell(change: RemoveCell): Promise<ApplyResult> {
+    const request = { ...wireChange(change), cell: change.cell, despite_measured: change.despiteMeasured ?? false };
     return readResult(await this.call('RemoveCell', request, change.service, change.waitMs));
+  }
+
+  /** Extends the lease on a service's split by its own duration. Throws LeaseLostError if it is not the holder's. */
+  async renewLease(service: string, by: string): Promise<SplitLease> {
+    return readLease((await this.call('RenewLease', { service, by }, service)) as WireLease);
+  }
+
+  /** Freezes every automatic change of every service; splits stay as they are. */
+  async stop(by: string, reason: string): Promise<FleetStop> {
+    return readStop((await this.call('Stop', { by, reason }, '')) as WireStop)!;
+  }
+
+  async resume(by: string, reason: string): Promise<void> {
+    await this.call('Resume', { by, reason }, '');
+  }
+
+  /** Every change after an epoch, in order, what becomes of it, and loads. Ends by error, or when the signal aborts. */
+  async *watch(
+    service: string,
+    {
+      fromEpoch = 0,
+      loadsEveryMs = 0,
+      signal,
+    }: { fromEpoch?: number; loadsEveryMs?: number; signal?: AbortSignal } = {},
+  ): AsyncGenerator<TrafficEvent> {
+    const stub = this.client as unknown as Record<string, (request: object) => ClientReadableStream<WireEvent>>;
+    const call = stub.Watch!.call(this.client, { service, from_epoch: fromEpoch, loads_every_ms: loadsEveryMs });
+    const cancel = (): void => call.cancel();
+    signal?.addEventListener('abort', cancel, { once: true });
+    try {
+      for await (const event of call) yield readEvent(service, event as WireEvent);
+    } catch (error) {
+      if (!signal?.aborted) throw typedError(error as ServiceError, service, this.address);
+    } finally {
+      signal?.removeEventListener('abort', cancel);
+      call.cancel();
+    }
   }
 
   /** The split as commanded and as measured by load reports. */
@@ -118,11 +234,19 @@ function typedError(error: ServiceError, service: string, address: string): Erro
   if (trailer(errorTrailers.kind) === 'stale-epoch') {
     return new StaleEpochError(service, Number(trailer(errorTrailers.expected)), Number(trailer(errorTrailers.actual)));
   }
-  if (
-    [status.INVALID_ARGUMENT, status.FAILED_PRECONDITION, status.NOT_FOUND, status.PERMISSION_DENIED].includes(
-      error.code,
-    )
-  ) {
+  if (trailer(errorTrailers.kind) === 'stopped') {
+    return new FleetStoppedError(JSON.parse(trailer(errorTrailers.stop)!) as FleetStop);
+  }
+  if (trailer(errorTrailers.kind) === 'still-carrying') return new StillCarryingError(error.details, { cause: error });
+  if (trailer(errorTrailers.kind) === 'lease-lost') return new LeaseLostError(error.details, { cause: error });
+  const refused = [
+    status.INVALID_ARGUMENT,
+    status.FAILED_PRECONDITION,
+    status.NOT_FOUND,
+    status.OUT_OF_RANGE,
+    status.PERMISSION_DENIED,
+  ];
+  if (refused.includes(error.code)) {
     return new RefusedError(error.details, { cause: error });
   }
   return new TrafficUnavailableError(`traffic API at ${address}: ${error.details} (${status[error.code]}); try again`, {
@@ -137,6 +261,7 @@ function wireChange(change: CellChange | ApplySplit): object {
     by: change.by,
     idempotency_key: change.idempotencyKey,
     wait_ms: change.waitMs ?? 0,
+    override: change.override ?? false,
   };
 }
 
@@ -155,12 +280,62 @@ export function readShare(share: WireShare): CellShare {
   return { cell: share.cell, shareBp: share.share_bp, coverInstances: share.cover_instances };
 }
 
+interface WireLease {
+  service: string;
+  epoch: number;
+  holder: string;
+  duration_ms: number;
+  remaining_ms: number;
+}
+type WireStop = FleetStop & { stopped: boolean };
+interface WireView {
+  service: string;
+  epoch: number;
+  cells: WireTraffic[];
+  proxies: string[];
+  fleet: WireStop | null;
+  lease: WireLease | null;
+  replicas: { id: string; silent_ms: number; proxies: number; epoch: number }[];
+}
+interface WireEvent {
+  event: 'change' | 'progress' | 'loads' | 'fleet';
+  change?: { epoch: number; split: WireShare[]; reason: string; by: string; at: string; reverts_epoch: number };
+  progress?: { epoch: number; acknowledged: number; refused: ProxyRefusal[]; pending: string[] };
+  loads?: WireView;
+  fleet?: WireStop;
+}
+
 function readResult(answer: unknown): ApplyResult {
-  const { split, took_ms, ...rest } = answer as Omit<ApplyResult, 'split' | 'tookMs'> & {
+  const { split, took_ms, rolled_back_epoch, ...rest } = answer as Omit<
+    ApplyResult,
+    'split' | 'tookMs' | 'rolledBackEpoch'
+  > & {
     split: WireShare[];
     took_ms: number;
+    rolled_back_epoch: number;
   };
-  return { ...rest, split: split.map(readShare), tookMs: took_ms };
+  return { ...rest, split: split.map(readShare), tookMs: took_ms, rolledBackEpoch: rolled_back_epoch };
+}
+
+function readLease({ service, epoch, holder, duration_ms, remaining_ms }: WireLease): SplitLease {
+  return { service, epoch, holder, durationMs: duration_ms, remainingMs: remaining_ms };
+}
+
+function readStop(stop: WireStop | null | undefined): FleetStop | undefined {
+  return stop?.stopped ? { by: stop.by, reason: stop.reason, since: stop.since } : undefined;
+}
+
+function readEvent(service: string, { event, change, progress, loads, fleet }: WireEvent): TrafficEvent {
+  if (event === 'change' && change) {
+    const { split, reverts_epoch, ...rest } = change;
+    return {
+      kind: 'change',
+      change: { ...rest, service, split: split.map(readShare), revertsEpoch: reverts_epoch },
+    };
+  }
+  if (event === 'progress' && progress) return { kind: 'progress', progress };
+  if (event === 'loads' && loads) return { kind: 'loads', loads: readView(loads) };
+  return { kind: 'fleet', stop: readStop(fleet) };
 }
 
 interface WireTraffic extends WireShare {
@@ -181,8 +356,17 @@ interface WireTraffic extends WireShare {
 }
 
 function readView(answer: unknown): TrafficView {
-  const { cells, ...rest } = answer as Omit<TrafficView, 'cells'> & { cells: WireTraffic[] };
-  return { ...rest, cells: cells.map((cell) => ({ ...readShare(cell), ...readLoad(cell) })) };
+  const { cells, fleet, lease, replicas, service, epoch, proxies } = answer as WireView;
+  const stop = readStop(fleet);
+  return {
+    service,
+    epoch,
+    proxies,
+    ...(stop && { stop }),
+    ...(lease && { lease: readLease(lease) }),
+    replicas: replicas.map(({ silent_ms, ...rest }) => ({ ...rest, silentMs: silent_ms })),
+    cells: cells.map((cell) => ({ ...readShare(cell), ...readLoad(cell) })),
+  };
 }
 
 function readLoad(c: WireTraffic): CellLoad {

@@ -3,9 +3,11 @@ import type { Migration } from 'kysely';
 import * as store from './0001-store';
 import * as decisionsAndLedger from './0020-decisions-and-ledger';
 import * as audit from './0030-audit';
+import * as replicas from './0031-replicas';
 
 export const migrations: Record<string, Migration> = {
   '0001-store': store,
   '0020-decisions-and-ledger': decisionsAndLedger,
   '0030-audit': audit,
+  '0031-replicas': replicas,
 };

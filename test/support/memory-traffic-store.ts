@@ -1,16 +1,21 @@
 /** The load balancer's view of the Configuration Data Store, in memory: for tests that are not about Postgres. */
 import {
+  FleetStoppedError,
+  LeaseLostError,
   RefusedError,
   StaleEpochError,
   type AppliedChange,
   type BlueprintVersion,
   type CellRecord,
+  type FleetStop,
   type ServiceRecord,
+  type SplitLease,
   type TrafficChange,
   type TrafficState,
 } from '../../blueprints/records';
 import type { Instance, ServiceDocument } from '../../blueprints/schema';
 import { safeSplit, splitProblems } from '../../blueprints/splits';
+import type { SplitChange } from '../../blueprints/store';
 import type { TrafficStore } from '../../envoy/traffic-store';
 import { blueprintDocument } from './documents';
 
@@ -31,9 +36,12 @@ export function cellRecord(name: string, instances: Instance[], change: Partial<
 
 export class MemoryTrafficStore implements TrafficStore {
   readonly states = new Map<string, TrafficState>();
-  readonly applied = new Map<string, TrafficState>();
+  readonly applied = new Map<string, AppliedChange>();
   readonly allCells: CellRecord[] = [];
   readonly allServices: ServiceRecord[] = [];
+  private readonly changes: SplitChange[] = [];
+  private readonly leases = new Map<string, SplitLease & { expiresAt: number }>();
+  private stopped: FleetStop | undefined;
   private readonly listeners = new Set<(service: string | null) => void>();
 
   add(service: ServiceDocument, cells: CellRecord[]): void {
@@ -64,19 +72,75 @@ export class MemoryTrafficStore implements TrafficStore {
   }
 
   async changeTraffic(change: TrafficChange): Promise<AppliedChange> {
-    const current = this.states.get(change.service);
-    if (!current) throw new RefusedError(`service ${change.service} is not known`);
-    const before = this.applied.get(change.idempotencyKey);
-    if (before) return { state: before, repeated: true };
-    if (current.epoch !== change.expectedEpoch)
-      throw new StaleEpochError(change.service, change.expectedEpoch, current.epoch);
-    const problems = splitProblems(change.split, await this.cells(change.service));
+    const { service, split, reason, by, idempotencyKey, reverts } = change;
+    const current = this.states.get(service);
+    if (!current) throw new RefusedError(`service ${service} is not known`);
+    const before = await this.appliedChange(service, idempotencyKey);
+    if (before) return before;
+    if (this.stopped && !change.override) throw new FleetStoppedError(this.stopped);
+    if (current.epoch !== change.expectedEpoch) throw new StaleEpochError(service, change.expectedEpoch, current.epoch);
+    const problems = splitProblems(split, await this.cells(service));
     if (problems.length > 0) throw new RefusedError(problems.join('; '));
-    const state = { service: change.service, epoch: current.epoch + 1, split: change.split };
-    this.states.set(change.service, state);
-    this.applied.set(change.idempotencyKey, state);
-    this.notify(change.service);
+    const state = { service, epoch: current.epoch + 1, split };
+    this.states.set(service, state);
+    this.applied.set(idempotencyKey, { state, repeated: true });
+    if (reverts) {
+      const key = this.changes.find(({ epoch }) => epoch === reverts.epoch)!.idempotencyKey;
+      this.applied.get(key)!.revertedBy = { state, refused: reverts.refused };
+    }
+    const at = new Date().toISOString();
+    this.changes.push({ ...state, reason, by, idempotencyKey, at, revertsEpoch: reverts?.epoch ?? null });
+    this.leases.delete(service);
+    const { leaseMs: durationMs } = change;
+    if (durationMs !== undefined) {
+      const lease = { service, epoch: state.epoch, holder: by, durationMs, remainingMs: durationMs };
+      this.leases.set(service, { ...lease, expiresAt: Date.now() + durationMs });
+    }
+    this.notify(service);
     return { state, repeated: false };
+  }
+
+  async appliedChange(_service: string, idempotencyKey: string): Promise<AppliedChange | undefined> {
+    return this.applied.get(idempotencyKey);
+  }
+
+  async splitChanges(service: string, limit = 100, afterEpoch?: number): Promise<SplitChange[]> {
+    const of = this.changes.filter((change) => change.service === service);
+    const wanted = afterEpoch === undefined ? of.reverse() : of.filter(({ epoch }) => epoch > afterEpoch);
+    return wanted.slice(0, limit);
+  }
+
+  async fleetStop(): Promise<FleetStop | undefined> {
+    return this.stopped;
+  }
+
+  async stopFleet(by: string, reason: string): Promise<FleetStop> {
+    this.stopped ??= { by, reason, since: new Date().toISOString() };
+    this.notify(null);
+    return this.stopped;
+  }
+
+  async resumeFleet(): Promise<FleetStop | undefined> {
+    const before = this.stopped;
+    this.stopped = undefined;
+    this.notify(null);
+    return before;
+  }
+
+  async splitLease(service: string): Promise<SplitLease | undefined> {
+    const lease = this.leases.get(service);
+    return lease && { ...lease, remainingMs: lease.expiresAt - Date.now() };
+  }
+
+  async renewLease(service: string, holder: string): Promise<SplitLease> {
+    const lease = this.leases.get(service);
+    if (lease?.holder !== holder) throw new LeaseLostError(`service ${service}: ${holder} has nothing to renew`);
+    lease.expiresAt = Date.now() + lease.durationMs;
+    return { ...lease, remainingMs: lease.durationMs };
+  }
+
+  async expiredLeases(): Promise<SplitLease[]> {
+    return [...this.leases.values()].filter(({ expiresAt }) => expiresAt <= Date.now());
   }
 
   onChange(listener: (service: string | null) => void): () => void {

@@ -18,6 +18,9 @@ const applied: ApplyResult = {
   refused: [],
   pending: [],
   gone: [],
+  moved: [],
+  outcome: 'COMPLETE',
+  rolledBackEpoch: 0,
   tookMs: 3,
 };
 const request = { failover, service: 'shop', cell: 'shop-a', syntheticCell: synthetic, key: 'key', reason: 'test' };

@@ -1,0 +1,118 @@
+/** What can go wrong with a traffic request, and the gRPC status each becomes: code, readable message, field, trailers. */
+import { Metadata, status } from '@grpc/grpc-js';
+import { Root } from 'protobufjs';
+import { FleetStoppedError, LeaseLostError, RefusedError, StaleEpochError } from '../blueprints/records';
+import { errorTrailers } from './traffic-client';
+
+export interface FieldViolation {
+  /** As named on the wire, such as `split[0].share_bp`. */
+  field: string;
+  problem: string;
+}
+
+/** The request itself cannot be; each violation names its field. */
+export class BadRequestError extends RefusedError {
+  constructor(readonly violations: FieldViolation[]) {
+    super(violations.map(({ field, problem }) => `${field}: ${problem}`).join('; '));
+  }
+}
+
+/** The request is well formed but the present state does not allow it. */
+export class PreconditionError extends RefusedError {}
+export class UnknownServiceError extends RefusedError {}
+
+/** Load reports show that the cell carries traffic, or do not show that it does not. Later they may. */
+export class StillCarryingError extends Error {
+  override readonly name = 'StillCarryingError';
+}
+
+/** Postgres does not answer, or has not answered for this change. */
+export class StoreUnavailableError extends Error {
+  override readonly name = 'StoreUnavailableError';
+}
+
+export class OutOfRangeError extends RefusedError {}
+
+export interface Status {
+  code: status;
+  details: string;
+  metadata: Metadata;
+}
+
+/** Undefined for what is nobody's fault: unforeseen. */
+export function statusOf(error: Error): Status | undefined {
+  const metadata = new Metadata();
+  const kind = (name: string): void => metadata.set(errorTrailers.kind, name);
+  const as = (code: status): Status => ({ code, details: error.message, metadata });
+  if (error instanceof StaleEpochError) {
+    kind('stale-epoch');
+    metadata.set(errorTrailers.expected, String(error.expected));
+    metadata.set(errorTrailers.actual, String(error.actual));
+    return as(status.FAILED_PRECONDITION);
+  }
+  if (error instanceof FleetStoppedError) {
+    kind('stopped');
+    metadata.set(errorTrailers.stop, JSON.stringify(error.stop));
+    return as(status.FAILED_PRECONDITION);
+  }
+  if (error instanceof StillCarryingError) {
+    kind('still-carrying');
+    return as(status.FAILED_PRECONDITION);
+  }
+  if (error instanceof LeaseLostError) {
+    kind('lease-lost');
+    return as(status.FAILED_PRECONDITION);
+  }
+  if (error instanceof BadRequestError) {
+    metadata.set('grpc-status-details-bin', badRequestDetails(error));
+    return as(status.INVALID_ARGUMENT);
+  }
+  if (error instanceof UnknownServiceError) return as(status.NOT_FOUND);
+  if (error instanceof OutOfRangeError) return as(status.OUT_OF_RANGE);
+  if (error instanceof PreconditionError) return as(status.FAILED_PRECONDITION);
+  if (error instanceof RefusedError) return as(status.INVALID_ARGUMENT);
+  if (error instanceof StoreUnavailableError) return as(status.UNAVAILABLE);
+  return undefined;
+}
+
+// google/rpc/status.proto and error_details.proto, as far as they are used.
+const rpc = Root.fromJSON({
+  nested: {
+    Status: {
+      fields: {
+        code: { type: 'int32', id: 1 },
+        message: { type: 'string', id: 2 },
+        details: { rule: 'repeated', type: 'Any', id: 3 },
+      },
+    },
+    Any: { fields: { type_url: { type: 'string', id: 1 }, value: { type: 'bytes', id: 2 } } },
+    BadRequest: {
+      fields: { field_violations: { rule: 'repeated', type: 'FieldViolation', id: 1 } },
+    },
+    FieldViolation: { fields: { field: { type: 'string', id: 1 }, description: { type: 'string', id: 2 } } },
+  },
+});
+const rpcStatus = rpc.lookupType('Status');
+const badRequest = rpc.lookupType('BadRequest');
+const badRequestUrl = 'type.googleapis.com/google.rpc.BadRequest';
+
+function badRequestDetails(error: BadRequestError): Buffer {
+  const field_violations = error.violations.map(({ field, problem }) => ({ field, description: problem }));
+  const value = badRequest.encode(badRequest.fromObject({ field_violations })).finish();
+  const details = [{ type_url: badRequestUrl, value }];
+  const message = { code: status.INVALID_ARGUMENT, message: error.message, details };
+  return Buffer.from(rpcStatus.encode(rpcStatus.fromObject(message)).finish());
+}
+
+/** The fields that a server's `grpc-status-details-bin` names; none if it names none. */
+export function readFieldViolations(details: Buffer): FieldViolation[] {
+  const { details: anys } = rpcStatus.toObject(rpcStatus.decode(details)) as {
+    details?: { type_url: string; value: Uint8Array }[];
+  };
+  const found = anys?.find(({ type_url }) => type_url === badRequestUrl);
+  if (!found) return [];
+  const { field_violations } = badRequest.toObject(badRequest.decode(found.value)) as {
+    field_violations?: { field: string; description: string }[];
+  };
+  return (field_violations ?? []).map(({ field, description }) => ({ field, problem: description }));
+}

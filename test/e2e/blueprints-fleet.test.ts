@@ -1,0 +1,120 @@
+/** What several control planes share through Postgres: leases on splits, the fleet-wide stop, who lives and holds what. */
+import { expect } from 'chai';
+import { FleetStoppedError, LeaseLostError, RefusedError, StaleEpochError } from '../../blueprints/records';
+import { ConfigurationStore } from '../../blueprints/store';
+import { waitUntil } from '../../local/wait';
+import { shopDocuments } from '../support/documents';
+import { startPostgres, type TestPostgres } from '../support/postgres';
+
+describe('The store that control planes share', function () {
+  this.timeout(60_000);
+  let postgres: TestPostgres;
+  let store: ConfigurationStore;
+  let other: ConfigurationStore;
+  let keys = 0;
+
+  before(async () => {
+    postgres = await startPostgres();
+  });
+  beforeEach(async () => {
+    const url = await postgres.database();
+    store = await ConfigurationStore.connect(url);
+    await store.migrate();
+    other = await ConfigurationStore.connect(url);
+    await store.apply(shopDocuments());
+  });
+  afterEach(async () => {
+    await store.close();
+    await other.close();
+  });
+  after(() => postgres.stop());
+
+  const change = (expectedEpoch: number, a: number) => ({
+    service: 'shop',
+    expectedEpoch,
+    split: [
+      { cell: 'shop-a', shareBp: a, coverInstances: 0 },
+      { cell: 'shop-b', shareBp: 10_000 - a, coverInstances: 0 },
+    ],
+    reason: 'test',
+    by: 'tester',
+    idempotencyKey: `key-${(keys += 1)}`,
+  });
+  const failureOf = (attempt: Promise<unknown>): Promise<unknown> =>
+    attempt.then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+
+  it('makes no automatic change once it is stopped, but a person with override does', async () => {
+    const stop = await store.stopFleet('ann', 'odd predictions');
+    expect(await other.stopFleet('bob', 'me too')).to.deep.equal(stop);
+    expect(await other.fleetStop()).to.deep.include({ by: 'ann', reason: 'odd predictions' });
+    const refused = await failureOf(other.changeTraffic(change(1, 6000)));
+    expect(refused).to.be.instanceOf(FleetStoppedError);
+    expect((refused as Error).message)
+      .to.contain('ann')
+      .and.contain('odd predictions');
+    expect((await other.changeTraffic({ ...change(1, 6000), override: true })).state.epoch).to.equal(2);
+    expect(await other.resumeFleet('bob', 'it was the clock')).to.deep.equal(stop);
+    expect((await store.changeTraffic(change(2, 7000))).state.epoch).to.equal(3);
+  });
+
+  it('answers a repeated key even while it is stopped, and by whom the change was taken back', async () => {
+    const first = change(1, 6000);
+    await store.changeTraffic(first);
+    const refused = [{ node: 'proxy-1', resource: 'endpoints shop', reason: 'no' }];
+    await store.changeTraffic({ ...change(2, 5000), reverts: { epoch: 2, refused } });
+    await store.stopFleet('ann', 'test');
+    const again = await other.changeTraffic(first);
+    expect(again).to.deep.include({ repeated: true });
+    expect(again.state.epoch).to.equal(2);
+    expect(again.revertedBy).to.deep.include({ refused });
+    expect(again.revertedBy?.state.epoch).to.equal(3);
+  });
+
+  it('lets only one of many swap an epoch whose lease has run out, and none before', async () => {
+    await store.changeTraffic({ ...change(1, 6000), leaseMs: 3_600_000 });
+    const early = await failureOf(store.changeTraffic({ ...change(2, 5000), onExpiredLease: true }));
+    expect(early).to.be.instanceOf(RefusedError);
+    await store.changeTraffic({ ...change(2, 6000), leaseMs: 1 });
+    await waitUntil(async () => (await other.expiredLeases()).length === 1, { withinMs: 5000, what: 'it has run out' });
+    const returns = await Promise.all(
+      [store, other, store, other].map((s) => failureOf(s.changeTraffic({ ...change(3, 5000), onExpiredLease: true }))),
+    );
+    expect(returns.filter((failure) => failure === undefined)).to.have.length(1);
+    expect(returns.filter((failure) => failure instanceof StaleEpochError)).to.have.length(3);
+    expect((await store.traffic('shop'))!.epoch).to.equal(4);
+    expect(await store.expiredLeases()).to.deep.equal([]);
+  });
+
+  it('renews a lease for its holder only, and drops it with the next change', async () => {
+    await store.changeTraffic({ ...change(1, 6000), leaseMs: 1 });
+    await store.changeTraffic({ ...change(2, 6000), leaseMs: 60_000 });
+    expect((await other.renewLease('shop', 'tester')).remainingMs).to.be.within(1, 60_000);
+    expect(await failureOf(other.renewLease('shop', 'somebody'))).to.be.instanceOf(LeaseLostError);
+    await store.changeTraffic({ ...change(3, 5000), reverts: { epoch: 3, refused: [] } });
+    expect(await store.splitLease('shop')).to.deep.include({ epoch: 4, holder: 'tester' });
+    await store.changeTraffic(change(4, 6000));
+    expect(await failureOf(other.renewLease('shop', 'tester'))).to.be.instanceOf(LeaseLostError);
+  });
+
+  it('tells the others what the proxies of a replica hold, and forgets it when it leaves', async () => {
+    const told: (string | null)[] = [];
+    const stop = other.onHoldings((service) => told.push(service));
+    await waitUntil(() => told.includes(null), { withinMs: 5000, what: 'the feed stands' });
+    expect((await store.replicas.beat('one', ['proxy-1'])).map((r) => r.id)).to.deep.equal(['one']);
+    const holding = { replica: 'one', service: 'shop', epoch: 1, refused: [], pending: [] };
+    await store.replicas.hold({ ...holding, acknowledged: ['proxy-1'] });
+    await waitUntil(() => told.includes('shop'), { withinMs: 5000, what: 'the other is told' });
+    expect(await other.replicas.holdings('shop')).to.deep.equal([{ ...holding, acknowledged: ['proxy-1'] }]);
+    await store.replicas.reportLoads('one', [{ service: 'shop', loads: { a: 1 } }]);
+    expect((await other.replicas.loads('shop'))[0]).to.deep.include({ replica: 'one', loads: { a: 1 } });
+    await store.replicas.beat('one');
+    expect((await other.replicas.beat('two', []))[0]).to.deep.include({ id: 'one', proxies: ['proxy-1'] });
+    await store.replicas.leave('one');
+    expect((await other.replicas.list()).map((r) => r.id)).to.deep.equal(['two']);
+    expect(await other.replicas.holdings('shop')).to.deep.equal([]);
+    stop();
+  });
+});
