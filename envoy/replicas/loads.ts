@@ -1,5 +1,6 @@
 /** What the proxies of all replicas measured of a service's cells, put together honestly. Pure. */
 import type { CellLoad } from '../load-ledger';
+import { measuredShare } from '../measured-share';
 
 /** What one replica knows. Ages are from when it was said. */
 export interface ReplicaLoads {
@@ -8,47 +9,60 @@ export interface ReplicaLoads {
   reports: { node: string; ageMs: number }[];
 }
 
-/** Sums rates and totals over replicas, weighs errors by requests, and keeps the greatest age: the oldest part decides. */
+/**
+ * Sums rates and totals over replicas, weighs errors and shares by requests, and keeps the greatest age: the oldest
+ * part decides. What a proxy has not told its replica is missing here too, and named.
+ */
 export function mergeLoads(parts: { ageMs: number; loads: ReplicaLoads }[]): ReplicaLoads {
-  const cells = new Map<string, CellLoad>();
-  const finished = new Map<string, number>();
-  const failed = new Map<string, number>();
-  const add = (map: Map<string, number>, cell: string, n: number): void => void map.set(cell, (map.get(cell) ?? 0) + n);
-  for (const { ageMs, loads } of parts) {
-    for (const { cell, load } of loads.cells) {
-      const sum = cells.get(cell);
-      add(finished, cell, load.requestsPerSecond);
-      add(failed, cell, load.requestsPerSecond * load.errorRatio);
-      const age = load.ageMs + ageMs;
-      if (!sum) {
-        cells.set(cell, { ...load, ageMs: age });
-        continue;
-      }
-      // A part that covers the cell no longer says nothing about how old the knowledge of the others is.
-      const isOlder = load.measured === sum.measured ? age > sum.ageMs : load.measured;
-      if (isOlder) sum.ageMs = age;
-      sum.measured ||= load.measured;
-      sum.requestsPerSecond += load.requestsPerSecond;
-      sum.requestsInFlight += load.requestsInFlight;
-      sum.requestsTotal += load.requestsTotal;
-      sum.errorsTotal += load.errorsTotal;
-    }
-  }
-  const all = [...finished.values()].reduce((a, b) => a + b, 0);
-  for (const [cell, load] of cells) {
-    const rate = finished.get(cell)!;
-    load.errorRatio = rate > 0 ? failed.get(cell)! / rate : load.errorRatio;
-    if (parts.length > 1) load.measuredBp = all > 0 ? Math.round((10_000 * rate) / all) : 0;
-  }
+  if (parts.length === 1) return parts[0]!.loads;
+  const told = new Map<string, CellLoad[]>();
   const reports = new Map<string, { node: string; ageMs: number }>();
   for (const { ageMs, loads } of parts) {
-    for (const report of loads.reports) {
-      const aged = { ...report, ageMs: report.ageMs + ageMs };
+    for (const { cell, load } of loads.cells) {
+      const aged = { ...load, ageMs: load.ageMs + ageMs };
+      told.set(cell, [...(told.get(cell) ?? []), aged]);
+    }
+    for (const { node, ageMs: age } of loads.reports) {
       // A proxy that moved has reported to two: the newer counts.
-      if (aged.ageMs < (reports.get(report.node)?.ageMs ?? Infinity)) reports.set(report.node, aged);
+      if (age + ageMs < (reports.get(node)?.ageMs ?? Infinity)) reports.set(node, { node, ageMs: age + ageMs });
     }
   }
-  return { cells: [...cells].map(([cell, load]) => ({ cell, load })), reports: [...reports.values()] };
+  // Every cell of a replica was reckoned on the same requests of the service.
+  const seen = parts.reduce(
+    (all, { loads }) => all + Math.max(0, ...loads.cells.map((c) => c.load.requestsSeen ?? 0)),
+    0,
+  );
+  const cells = [...told].map(([cell, loads]) => ({ cell, load: mergeCell(loads, seen) }));
+  return { cells, reports: [...reports.values()] };
+}
+
+function mergeCell(loads: CellLoad[], requestsSeen: number): CellLoad {
+  const sum = (figure: (load: CellLoad) => number): number => loads.reduce((all, load) => all + figure(load), 0);
+  const names = (of: (load: CellLoad) => string[] | undefined): string[] =>
+    [...new Set(loads.flatMap((load) => of(load) ?? []))].sort();
+  const covering = loads.filter(({ measured }) => measured);
+  const requestsPerSecond = sum((load) => load.requestsPerSecond);
+  const share = measuredShare(
+    sum((load) => (load.measuredBp * (load.requestsSeen ?? 0)) / 10_000),
+    requestsSeen,
+  );
+  // The replica whose proxies sampled most speaks for the latency.
+  const latencies = loads.flatMap(({ latency }) => latency ?? []).sort((a, b) => b.samples - a.samples);
+  return {
+    measured: covering.length > 0,
+    requestsPerSecond,
+    errorRatio: requestsPerSecond > 0 ? sum((l) => l.errorRatio * l.requestsPerSecond) / requestsPerSecond : 0,
+    requestsInFlight: sum((load) => load.requestsInFlight),
+    // A part that covers the cell no longer says nothing about how old the knowledge of the others is.
+    ageMs: covering.length > 0 ? Math.max(...covering.map((l) => l.ageMs)) : Math.min(...loads.map((l) => l.ageMs)),
+    requestsTotal: sum((load) => load.requestsTotal),
+    errorsTotal: sum((load) => load.errorsTotal),
+    ...share,
+    requestsSeen,
+    silentProxies: names((load) => load.silentProxies),
+    startingProxies: names((load) => load.startingProxies),
+    ...(latencies[0] && { latency: latencies[0] }),
+  };
 }
 
 /** What load reports say about whether a cell carries anything. */
