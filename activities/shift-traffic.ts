@@ -1,7 +1,7 @@
 /** Arms a synthetic cell and changes the split: reads, computes by the load balancer's rules, compares and swaps. */
 import { Context } from '@temporalio/activity';
 import type { CellShare } from '../blueprints/records';
-import { RefusedError, StaleEpochError } from '../blueprints/records';
+import { FleetStoppedError, RefusedError, StaleEpochError } from '../blueprints/records';
 import { reduceTraffic, shiftTraffic } from '../envoy/shift-traffic';
 import type { ApplyResult, TrafficView } from '../envoy/traffic-client';
 import type { Acknowledgement, FailoverActivities, ShiftRequest, ShiftResult } from '../workflows/steps';
@@ -42,10 +42,13 @@ export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivitie
             reason: `${request.purpose}: ${wanted.why}`,
             by: request.failover,
             idempotencyKey: request.key,
+            // A person's order is carried out even while the fleet is stopped.
+            override: request.purpose === 'ordered',
           });
           await recordState(request, applied);
           return answer(request, await traffic.getTraffic(request.service), requestsPerSecond, applied, wanted.why);
         } catch (err) {
+          if (err instanceof FleetStoppedError) return answer(request, view, requestsPerSecond, null, err.message);
           // Somebody else changed the split: what was computed from the old one is worth nothing.
           if (!(err instanceof StaleEpochError) || attempt === racesLost) throw err;
         }

@@ -1,7 +1,7 @@
 /** Gives a failover its synthetic cell and takes it away again, by the Synthetic Cell Manager. */
 import { Context } from '@temporalio/activity';
 import type { EnsureRequest, EnsureResult, FailoverActivities, SyntheticSubject, WarmResult } from '../workflows/steps';
-import type { ApplyResult } from '../envoy/traffic-client';
+import { StillCarryingError, type ApplyResult } from '../envoy/traffic-client';
 import type { Ports } from './ports';
 import { RefusedError } from '../blueprints/records';
 import type { CellRecord } from '../blueprints/records';
@@ -36,7 +36,12 @@ export function syntheticCells(
   /** Out of the split first: nothing that may get a request is taken down. */
   async function remove(request: SyntheticSubject, cell: string): Promise<ApplyResult> {
     const { service, failover: by, reason, key } = request;
-    const applied = await traffic.removeCell({ service, cell, reason, by, idempotencyKey: `${key}/remove` });
+    const order = { service, cell, reason, by, idempotencyKey: `${key}/remove` };
+    const applied = await traffic.removeCell({ ...order, waitMs: patience.inFlightMs }).catch((err: unknown) => {
+      // A request that hangs must not keep the cell for ever: measured traffic is waited for, then it goes all the same.
+      if (err instanceof StillCarryingError) return traffic.removeCell({ ...order, despiteMeasured: true });
+      throw err;
+    });
     const { refused, pending } = applied;
     if (refused.length === 0 && pending.length === 0) return applied;
     const words = [...refused.map((r) => `${r.node} refused: ${r.reason}`), ...pending.map((n) => `${n} is pending`)];

@@ -39,6 +39,8 @@ export async function openPool(url: string, options: ConnectOptions = {}): Promi
   const pool = new Pool(config);
   // An idle connection that breaks is dropped by the pool; without a listener the process would die of it.
   pool.on('error', () => undefined);
+  // So does one that breaks while it is in use: its query fails, which is enough, but the client tells it once more.
+  pool.on('connect', (client) => void client.on('error', () => undefined));
   for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 2_000)) {
     try {
       await pool.query('select 1');

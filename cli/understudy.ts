@@ -12,6 +12,7 @@ import { labCommand } from './lab';
 import { ledgerCommand } from './ledger';
 import { reconcileCommand } from './reconcile';
 import { auditCommand, proxiesCommand } from './proxies';
+import { resumeCommand, stopCommand } from './stop';
 import { trainCommand } from './train';
 import { setupCommand, upCommand } from './up';
 
@@ -28,6 +29,8 @@ const commands: (() => Command)[] = [
   ledgerCommand,
   proxiesCommand,
   auditCommand,
+  stopCommand,
+  resumeCommand,
   labCommand,
   evaluateCommand,
   trainCommand,

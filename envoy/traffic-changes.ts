@@ -100,8 +100,13 @@ export class TrafficChanges {
   }
 
   /** What an earlier call with the same key made: it may have been made at a replica that has died since. */
-  private madeBefore({ service, idempotencyKey }: ChangeOrder): Promise<AppliedChange | undefined> {
-    return this.asked(this.options.store.appliedChange(service, idempotencyKey), 'nothing was changed');
+  private async madeBefore({ service, idempotencyKey, reason, by }: ChangeOrder): Promise<AppliedChange | undefined> {
+    const made = await this.asked(
+      this.options.store.appliedChange(service, idempotencyKey),
+      'nothing was changed by this call',
+    );
+    if (made) this.tell(made, reason, by);
+    return made;
   }
 
   /** The store first: what is committed there is published sooner or later, whatever happens to this process. */

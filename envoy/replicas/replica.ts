@@ -125,6 +125,8 @@ export class Replica {
 
   /** These services were published anew. */
   touch(services: string[]): void {
+    // Before the first sign of life nobody knows this replica; that sign says all there is to say.
+    if (this.options.table && this.lastBeatAt === -Infinity) return;
     for (const service of services) this.track(service);
   }
 

@@ -48,7 +48,8 @@ describe('Two control planes over one store', function () {
     [port] = (await reservePorts(1)) as [number];
     upstreams = new Upstreams();
     await store.apply([
-      serviceDocument({ listener: { port }, healthCheck: { path: '/healthz', intervalMs: 500 } }),
+      // The instances live in this process: when it is busy with its own for a moment, that is no death of theirs.
+      serviceDocument({ listener: { port }, healthCheck: { path: '/healthz', intervalMs: 10_000 } }),
       blueprintDocument(),
       cellDocument('shop-a', { instances: await upstreams.start('shop-a', 1) }),
       cellDocument('shop-b', { instances: await upstreams.start('shop-b', 1) }),
@@ -84,7 +85,7 @@ describe('Two control planes over one store', function () {
     for (const release of releases.splice(0)) await release();
     for (const client of scripted.splice(0)) client.close();
     if (this.currentTest?.state === 'failed')
-      this.currentTest.err!.message += `\n--- a\n${a.log().slice(-6000)}\n--- b\n${b.log().slice(-6000)}`;
+      this.currentTest.err!.stack += `\n--- a\n${a.log().slice(-6000)}\n--- b\n${b.log().slice(-6000)}`;
   });
 
   after(async () => {
@@ -220,7 +221,7 @@ describe('Two control planes over one store', function () {
 
   it('names a proxy of the other replica that has not answered in time', async () => {
     await connectScripted(b, 'staller');
-    const result = await a.client.applySplit(await order(6200, { waitMs: 400 }));
+    const result = await a.client.applySplit(await order(6200, { waitMs: 3000 }));
     expect(result).to.deep.include({ acknowledged: bothEnvoys, pending: ['staller'], outcome: 'PARTIAL' });
   });
 
@@ -307,6 +308,10 @@ describe('Two control planes over one store', function () {
       { withinMs: 10_000, what: 'the step is published and held open by one proxy' },
     );
     const atLiving = b.client.applySplit(change);
+    await waitUntil(() => b.log().includes(`was already shop-a 6500`), {
+      withinMs: 10_000,
+      what: 'the other waits too',
+    });
     await loses('a');
     expect(await atDying).to.be.instanceOf(TrafficUnavailableError);
     const result = await atLiving;
@@ -343,7 +348,7 @@ describe('Two control planes over one store', function () {
   });
 
   it('serves on without Postgres, says so, refuses changes in clear words, and catches up afterwards', async () => {
-    const Health = makeGenericClientConstructor(healthService as never, 'Health');
+    const Health = makeGenericClientConstructor(healthService, 'Health');
     const health = new Health(`127.0.0.1:${b.trafficPort}`, credentials.createInsecure());
     const { check } = health as unknown as { check: Check };
     const isServing = (): Promise<string> =>
@@ -369,7 +374,7 @@ describe('Two control planes over one store', function () {
   });
 
   it('returns an unattended split to the safe one, once, after the replica that took it has been killed', async () => {
-    const leased = await a.client.applySplit(await order(7100, { leaseMs: 1500 }));
+    const leased = await a.client.applySplit(await order(7100, { leaseMs: 5000 }));
     expect((await b.client.getTraffic('shop')).lease).to.deep.include({ holder: 'tester', epoch: leased.epoch });
     await loses('a');
     await waitUntil(async () => (await epoch()) > leased.epoch, { withinMs: 30_000, what: 'the split returns' });
@@ -377,7 +382,7 @@ describe('Two control planes over one store', function () {
     const changes = await store.splitChanges('shop', 5, leased.epoch);
     expect(changes).to.have.length(1);
     expect(changes[0]).to.deep.include({ by: 'control-plane', split: split(5000) });
-    expect(changes[0]!.reason).to.contain('tester has not renewed its lease of 1500 ms');
+    expect(changes[0]!.reason).to.contain('tester has not renewed its lease of 5000 ms');
   });
   const settledAtB = (): Promise<unknown> =>
     waitUntil(
@@ -390,9 +395,10 @@ describe('Two control planes over one store', function () {
     );
 
   it('makes no automatic change at either while the fleet is stopped, and says who stopped it and why', async () => {
-    const leased = await a.client.applySplit(await order(7200, { leaseMs: 1000 }));
     await a.client.stop('ann', 'odd predictions');
     try {
+      // A person's split, left unattended while the fleet is stopped.
+      const leased = await a.client.applySplit(await order(7200, { leaseMs: 1000, override: true }));
       const refused = await failureOf(b.client.applySplit(await order(7300)));
       expect(refused).to.be.instanceOf(FleetStoppedError);
       expect((refused as FleetStoppedError).stop).to.deep.include({ by: 'ann', reason: 'odd predictions' });
@@ -402,7 +408,7 @@ describe('Two control planes over one store', function () {
       await waitUntil(
         () => a.log().includes('has run out and its split stays') && b.log().includes('its split stays'),
         {
-          withinMs: 15_000,
+          withinMs: 30_000,
           what: 'both see that the lease has run out, and leave the split',
         },
       );
@@ -442,8 +448,17 @@ describe('Two control planes over one store', function () {
     expect(view?.kind === 'loads' && view.loads.proxies).to.deep.equal(bothEnvoys);
   });
 
-  it('has failed no request of the load from the first test to here', () => {
-    expect(load.failures).to.deep.equal([]);
+  it('has failed no request of the load from the first test to here', async () => {
+    const why: string[] = [];
+    for (const envoy of load.failures.length > 0 ? envoys : []) {
+      for (const what of [
+        'cluster.shop.health_check',
+        'cluster.shop.upstream_cx_none_healthy',
+        'cluster.shop.upstream_rq_5xx',
+      ])
+        why.push(...[...(await envoy.stats(what))].map(([name, value]) => `${name}: ${value}`));
+    }
+    expect(load.failures, why.join('\n')).to.deep.equal([]);
     expect(load.sent).to.be.greaterThan(100);
   });
 });

@@ -26,10 +26,11 @@ export class OpenLoad {
     const request = get(
       { host: '127.0.0.1', port: this.port, path: '/', agent: false, timeout: 10_000 },
       (response) => {
-        response.resume();
+        let body = '';
+        response.on('data', (chunk: Buffer) => (body += chunk.toString()));
         response.on('end', () => {
           if (response.statusCode === 200) this.answered += 1;
-          else this.failures.push(`status ${response.statusCode}`);
+          else this.failures.push(`${new Date().toISOString()} ${response.statusCode} ${body}`);
         });
       },
     );
