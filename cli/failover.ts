@@ -1,54 +1,99 @@
-/** `understudy failover list|show` and `understudy override`: what failovers do and did, and a person's orders to them. */
-import { Client, Connection, WorkflowNotFoundError, WorkflowUpdateFailedError } from '@temporalio/client';
-import { Argument, Command, InvalidArgumentError, Option } from 'commander';
-import { loadSettings, type Settings } from '../blueprints/settings';
-import { ConfigurationStore } from '../blueprints/store';
-import type { Dossier, Override, OverrideAction, OverrideAnswer } from '../workflows/messages';
-import {
-  failoverWorkflowId,
-  overrideActions,
-  queryNames,
-  signalNames,
-  updateNames,
-  workflowTypes,
-} from '../workflows/messages';
+/** `understudy failover ...` and `understudy override`: what failovers do and did, and a person's orders to them. */
+import { writeFileSync } from 'node:fs';
+import { hostname, userInfo } from 'node:os';
+import { Argument, Command, InvalidArgumentError } from 'commander';
+import type { Override, OverrideAction, OverrideAnswer } from '../workflows/messages';
+import { overrideActions } from '../workflows/messages';
+import { listFailovers, withKept } from './failover/list';
+import { orderFailover } from './failover/orders';
+import { storyPage } from './failover/page';
+import { readStory } from './failover/story';
+import { listText, storyText } from './failover/text';
+import { watchAll, watchOne } from './failover/watch';
+import { settingsOption, withStore, withTemporal } from './temporal';
 
-/** An update that no worker takes within this time is sent as a signal, which the server keeps. */
-const workerAnswersWithinMs = 3000;
+export { sendOverride } from './failover/orders';
 
-const settingsOption = () => new Option('--settings <file>', 'settings of Understudy').makeOptionMandatory();
+const whatOrdersDo: Record<OverrideAction, string> = {
+  approve: 'let traffic move, where the policy waits for a person',
+  hold: 'freeze every automatic change, until resume',
+  resume: 'end the hold and go on',
+  step: 'give the synthetic cell this share, once',
+  complete: 'give the synthetic cell all it can take, in one change',
+  drain: 'give the traffic back in steps, each gated on the health of the source',
+  abort: 'give the traffic back at once and end',
+  promote: 'keep the traffic where it is for good and end',
+};
 
 export function failoverCommand(): Command {
-  const failover = new Command('failover').description('Failovers under way and past.');
+  const failover = new Command('failover').description('Failovers under way and past, and orders to them.');
   failover
     .command('list')
-    .description('All failovers that Temporal still knows, the newest first.')
+    .description('All failovers that are known, the newest first.')
     .addOption(settingsOption())
+    .option('--open', 'only those under way')
     .option('--json', 'as JSON')
-    .action((options: { settings: string; json?: boolean }) =>
-      withTemporal(options.settings, async (client) => {
-        const failovers = await listFailovers(client);
-        console.log(options.json ? JSON.stringify(failovers, null, 2) : asTable(failovers));
+    .action((options: { settings: string; open?: boolean; json?: boolean }) =>
+      withTemporal(options.settings, async (client, settings) => {
+        const listed = await listFailovers(client, options.open);
+        // Without the store the list is shorter, and still of use.
+        const kept = options.open ? [] : await withStore(settings, (store) => store.dossiers()).catch(() => []);
+        const all = withKept(listed, kept);
+        console.log(options.json ? JSON.stringify(all, null, 2) : listText(all));
       }),
     );
   failover
     .command('show')
-    .description('The dossier of a failover: what it saw, decided and did, and why.')
+    .description('The dossier of a failover: what it saw, decided and did, and why. Needs no worker.')
     .argument('<failover>', 'service/cell, or the workflow id')
     .addOption(settingsOption())
+    .option('--run <id>', 'of this run instead of the newest')
     .option('--json', 'as JSON')
-    .action((id: string, options: { settings: string; json?: boolean }) =>
+    .option('--html <file>', 'as a page with a picture, into this file')
+    .action((id: string, options: { settings: string; run?: string; json?: boolean; html?: string }) =>
       withTemporal(options.settings, async (client, settings) => {
-        const dossier = await findDossier(client, settings, asWorkflowId(id));
-        console.log(options.json ? JSON.stringify(dossier, null, 2) : asText(dossier));
+        const story = await readStory(client, settings, asWorkflowId(id), options.run);
+        if (options.html !== undefined) writeFileSync(options.html, storyPage(story));
+        if (options.json) console.log(JSON.stringify({ ...story.dossier, risks: story.risks }, null, 2));
+        else console.log(options.html === undefined ? storyText(story) : `Written: ${options.html}`);
       }),
     );
+  failover
+    .command('watch')
+    .description('Follow a failover line by line to its end; without one, every change of phase of all.')
+    .argument('[failover]', 'service/cell, or the workflow id')
+    .addOption(settingsOption())
+    .action((id: string | undefined, options: { settings: string }) =>
+      withTemporal(options.settings, async (client, settings) => {
+        const say = (line: string) => console.log(line);
+        if (id === undefined) return watchAll(client, say);
+        console.log(`It has ended: ${await watchOne(client, settings, asWorkflowId(id), say)}`);
+      }),
+    );
+  for (const action of overrideActions) failover.addCommand(orderCommand(action));
   return failover;
+}
+
+function orderCommand(action: OverrideAction): Command {
+  const command = new Command(action)
+    .description(`Order: ${whatOrdersDo[action]}.`)
+    .argument('<failover>', 'service/cell, or the workflow id')
+    .addOption(settingsOption())
+    .option('--by <name>', 'who orders it', `${userInfo().username}@${hostname()}`)
+    .requiredOption('--reason <text>', 'why');
+  if (action === 'step') command.requiredOption('--share-bp <bp>', 'share of the service in basis points', wholeNumber);
+  return command.action((id: string, options: { settings: string; by: string; reason: string; shareBp?: number }) => {
+    const { by, reason, shareBp } = options;
+    const override: Override = { action, by, reason, ...(shareBp !== undefined && { shareBp }) };
+    return withTemporal(options.settings, async (client) =>
+      say(await orderFailover(client, asWorkflowId(id), override)),
+    );
+  });
 }
 
 export function overrideCommand(): Command {
   return new Command('override')
-    .description('Orders a failover that is under way to do something, and answers whether it will.')
+    .description('The same orders in one command: see understudy failover.')
     .argument('<service>')
     .argument('<cell>', 'the source: the cell that is predicted to fail')
     .addArgument(new Argument('<action>').choices(overrideActions))
@@ -66,134 +111,22 @@ export function overrideCommand(): Command {
         withTemporal(options.settings, async (client) => {
           const { by, reason, shareBp } = options;
           const override: Override = { action, by, reason, ...(shareBp !== undefined && { shareBp }) };
-          const { accepted, message } = await sendOverride(client, service, cell, override);
-          console.log(`${accepted ? 'accepted' : 'refused'}: ${message}`);
-          if (!accepted) process.exitCode = 1;
+          say(await orderFailover(client, asWorkflowId(`${service}/${cell}`), override));
         }),
     );
 }
 
-/**
- * As an update, which answers; if no worker is there to answer, as a signal, which the server keeps until one is. An
- * order that arrives both ways is heard once: the second finds it in force and is refused.
- */
-export async function sendOverride(
-  client: Client,
-  service: string,
-  cell: string,
-  override: Override,
-): Promise<OverrideAnswer> {
-  const handle = client.workflow.getHandle(failoverWorkflowId(service, cell));
-  try {
-    return await client.withDeadline(Date.now() + workerAnswersWithinMs, () =>
-      handle.executeUpdate<OverrideAnswer, [Override]>(updateNames.override, { args: [override] }),
-    );
-  } catch (err) {
-    if (err instanceof WorkflowUpdateFailedError) {
-      return { accepted: false, message: err.cause?.message ?? err.message };
-    }
-    if (err instanceof WorkflowNotFoundError) {
-      return { accepted: false, message: `no failover of ${service}/${cell} is under way` };
-    }
-    await handle.signal(signalNames.override, override);
-    return {
-      accepted: true,
-      message: 'no worker answered; the order was left as a signal and is heard as soon as one runs',
-    };
-  }
-}
-
-export interface ListedFailover {
-  failover: string;
-  phase: string;
-  outcome: string;
-  risk: number | null;
-  status: string;
-  startedAt: string;
-}
-
-export async function listFailovers(client: Client): Promise<ListedFailover[]> {
-  const listed: ListedFailover[] = [];
-  for await (const run of client.workflow.list({ query: `WorkflowType = '${workflowTypes.predictiveFailover}'` })) {
-    const of = (name: string) => run.searchAttributes[name]?.[0];
-    listed.push({
-      failover: run.workflowId,
-      phase: (of('FailoverPhase') as string | undefined) ?? '',
-      outcome: (of('FailoverOutcome') as string | undefined) ?? '',
-      risk: (of('RiskScore') as number | undefined) ?? null,
-      status: run.status.name.toLowerCase(),
-      startedAt: run.startTime.toISOString(),
-    });
-  }
-  return listed.sort((a, b) => b.startedAt.localeCompare(a.startedAt));
-}
-
-/** From the run itself while a worker can answer for it, else as it was kept when the run ended. */
-async function findDossier(client: Client, settings: Settings, failover: string): Promise<Dossier> {
-  try {
-    return await client.withDeadline(Date.now() + workerAnswersWithinMs, () =>
-      client.workflow.getHandle(failover).query<Dossier>(queryNames.dossier),
-    );
-  } catch {
-    const store = await ConfigurationStore.connect(settings.postgres.url, { timeoutMs: 5000 });
-    try {
-      const kept = await store.dossier(failover);
-      if (!kept) throw new Error(`there is no dossier of ${failover}: neither a run answers for it nor was one kept`);
-      return kept;
-    } finally {
-      await store.close();
-    }
-  }
-}
-
-export function asText(d: Dossier): string {
-  const lines = [
-    `${d.service} / ${d.cell}: ${d.outcome ?? `${d.phase} (under way)`}`,
-    ...(d.reason ? [`  ${d.reason}`] : []),
-    `  failover ${d.failover}, run ${d.runId}`,
-    `  synthetic cell ${d.syntheticCell ?? 'none'}`,
-    `  from ${d.startedAt}${d.endedAt ? ` to ${d.endedAt}` : ''}`,
-    '',
-    `  phases  ${d.phaseTimes.map((p) => `${p.phase} ${clock(p.at)}`).join('  ▶  ')}`,
-    '',
-  ];
-  for (const { at, split, epoch, acknowledgedBy, reason } of d.steps) {
-    const shares = Object.entries(split).map(([cell, bp]) => `${cell} ${bp / 100} %`);
-    lines.push(`  ${clock(at)}  epoch ${epoch}: ${shares.join(', ')} (${acknowledgedBy} proxies; ${reason})`);
-  }
-  if (d.steps.length > 0) lines.push('');
-  for (const { at, phase, what } of d.entries) lines.push(`  ${clock(at)}  ${phase.padEnd(12)} ${what}`);
-  return lines.join('\n');
-}
-
-function asTable(failovers: ListedFailover[]): string {
-  if (failovers.length === 0) return 'No failovers.';
-  const rows = failovers.map((f) => [
-    f.failover,
-    f.phase,
-    f.outcome || '-',
-    f.risk === null ? '-' : f.risk.toFixed(2),
-    f.status,
-    f.startedAt,
-  ]);
-  const table = [['FAILOVER', 'PHASE', 'OUTCOME', 'RISK', 'RUN', 'STARTED'], ...rows];
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  return table
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
-}
-
-function clock(at: string): string {
-  return at.slice(11, 23);
+function say({ accepted, message }: OverrideAnswer): void {
+  console.log(`${accepted ? 'accepted' : 'refused'}: ${message}`);
+  if (!accepted) process.exitCode = 1;
 }
 
 function asWorkflowId(id: string): string {
-  return id.startsWith('failover/') ? id : `failover/${id}`;
+  const parts = id.replace(/^failover\//, '').split('/');
+  if (parts.length < 2 || parts.includes('')) {
+    throw new Error(`${id} names no failover: expected service/cell, such as shop/shop-a`);
+  }
+  return `failover/${parts.join('/')}`;
 }
 
 function wholeNumber(text: string): number {
@@ -202,20 +135,4 @@ function wholeNumber(text: string): number {
     throw new InvalidArgumentError('expected basis points, 1 to 10000');
   }
   return value;
-}
-
-async function withTemporal(
-  settingsFile: string,
-  use: (client: Client, settings: Settings) => Promise<void>,
-): Promise<void> {
-  const settings = loadSettings(settingsFile);
-  const { address, namespace } = settings.temporal;
-  const connection = await Connection.connect({ address, connectTimeout: '5s' }).catch((err: unknown) => {
-    throw new Error(`Temporal does not answer at ${address}: ${(err as Error).message}`);
-  });
-  try {
-    await use(new Client({ connection, namespace }), settings);
-  } finally {
-    await connection.close();
-  }
 }

@@ -80,6 +80,8 @@ async function runMocha(root, resultsFile, mochaArguments) {
     '--timeout',
     '20000',
     ...options,
+    '--require',
+    path.join(root, 'dist', 'test', 'support', 'replay-every-history.js'),
     ...mochaArguments,
     ...specs,
   ];

@@ -330,6 +330,12 @@ class LocalStack implements Stack {
   }
 
   private async stopAll(keep: boolean): Promise<void> {
+    const looks = await Promise.allSettled([...beforeStop].map((look) => look(this)));
+    await this.stopProcesses(keep);
+    for (const look of looks) if (look.status === 'rejected') throw look.reason;
+  }
+
+  private async stopProcesses(keep: boolean): Promise<void> {
     // What is being prepared must not write into a folder that is being removed.
     for (const managed of this.processes) if (managed.state === 'starting') await managed.stop();
     await Promise.allSettled(this.underWay);
@@ -346,6 +352,9 @@ class LocalStack implements Stack {
     if (!keep) rmSync(this.dir, { recursive: true, force: true });
   }
 }
+
+/** Called with each stack of this process before it stops; what fails there fails `stop`, after all is stopped. */
+export const beforeStop = new Set<(stack: Stack) => Promise<void>>();
 
 let runsOfThisProcess = 0;
 
