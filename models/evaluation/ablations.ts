@@ -2,10 +2,14 @@
 import { seededRandom } from '../../lab/random';
 import type { Sample } from '../../prediction/contracts';
 import { metricNames } from '../../prediction/metrics';
+import type { DetectorFigures } from './detector-figures';
+import { metricsOfFault } from './fault-metrics';
 import type { RecordedCell } from './series';
 
 export interface Ablation {
   name: string;
+  /** Beginnings of the names of the metrics that are taken away; unset where something else is. */
+  removes?: readonly string[];
   change: (cell: RecordedCell, index: number) => RecordedCell;
 }
 
@@ -17,6 +21,16 @@ export interface AblationResult {
   falseAlarmsPerCellDay: number;
   alarmTimeShare: number;
   prAuc: number | null;
+  /** Incidents of faults that other metrics show, and how many of them are caught without and with everything. */
+  elsewhere: { incidents: number; caught: number; caughtWithAll: number } | null;
+}
+
+/** How many incidents of faults that none of these metrics shows were caught. */
+export function caughtElsewhere(removes: readonly string[], { verdicts }: Pick<DetectorFigures, 'verdicts'>) {
+  const isShownBy = (fault: string): boolean =>
+    [...(metricsOfFault(fault) ?? [])].some((metric) => removes.some((prefix) => metric.startsWith(prefix)));
+  const others = verdicts.flatMap((v) => v.incidents).filter(({ incident }) => !isShownBy(incident.fault));
+  return { incidents: others.length, caught: others.filter(({ outcome }) => outcome === 'caught').length };
 }
 
 const groups: Readonly<Record<string, readonly string[]>> = {
@@ -37,6 +51,7 @@ const missingShare = 0.3;
 export const ablations: readonly Ablation[] = [
   ...Object.entries(groups).map(([name, prefixes]): Ablation => ({
     name: `without ${name}`,
+    removes: prefixes,
     change: (cell) => without(cell, ({ metric }) => prefixes.some((prefix) => metric.startsWith(prefix))),
   })),
   {

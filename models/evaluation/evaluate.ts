@@ -10,7 +10,7 @@ import { readFlags } from '../../lab/arguments';
 import { packageRoot } from '../../package-root';
 import { Model } from '../../prediction/model';
 import { trainingData } from '../training/train';
-import { ablations, type AblationResult } from './ablations';
+import { ablations, caughtElsewhere, type AblationResult } from './ablations';
 import { readChallenger } from './challenger-section';
 import type { LeftOut } from './cross-validation';
 import { figuresOf, type DetectorFigures } from './detector-figures';
@@ -58,8 +58,9 @@ async function replayed(model: Model, cells: readonly RecordedCell[], rules: Eve
 
 async function ablated(model: Model, cells: readonly RecordedCell[], rules: EventRules, base: DetectorFigures) {
   const results: AblationResult[] = [];
-  for (const { name, change } of ablations) {
-    const { events, recall, prAuc } = await replayed(model, cells.map(change), rules);
+  for (const { name, removes, change } of ablations) {
+    const less = await replayed(model, cells.map(change), rules);
+    const { events, recall, prAuc } = less;
     results.push({
       name,
       recall: orNull(recall.value),
@@ -67,6 +68,9 @@ async function ablated(model: Model, cells: readonly RecordedCell[], rules: Even
       falseAlarmsPerCellDay: events.falseAlarmsPerCellDay,
       alarmTimeShare: events.alarmTimeShare,
       prAuc: orNull(prAuc),
+      elsewhere: removes
+        ? { ...caughtElsewhere(removes, less), caughtWithAll: caughtElsewhere(removes, base).caught }
+        : null,
     });
     log(`${name}: ${events.caught} of ${events.incidents} caught`);
   }

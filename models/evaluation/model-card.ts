@@ -92,11 +92,21 @@ export function modelCard(
     leftOut(evaluation.crossValidation),
     `## With less telemetry`,
     table(
-      ['replayed', 'recall', 'points lost', 'false alarms per cell-day', 'time in alarm'],
+      [
+        'replayed',
+        'recall',
+        'points lost',
+        'of faults seen elsewhere',
+        'row PR-AUC',
+        'false alarms per cell-day',
+        'time in alarm',
+      ],
       evaluation.ablations.map((a) => [
         a.name,
         percent(a.recall),
         a.lost === null ? '–' : number(100 * a.lost, 2),
+        a.elsewhere ? `${a.elsewhere.caught} of ${a.elsewhere.incidents}, with all ${a.elsewhere.caughtWithAll}` : '–',
+        number(a.prAuc),
         number(a.falseAlarmsPerCellDay),
         number(a.alarmTimeShare, 2),
       ]),
