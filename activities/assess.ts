@@ -6,7 +6,7 @@ import { RefusedError } from '../blueprints/records';
 import type { TrafficView } from '../envoy/traffic-client';
 import type { FailoverContext, Leftover } from '../workflows/failover';
 import type { Drill } from '../workflows/messages';
-import type { Subject } from '../workflows/steps';
+import type { FailoverActivities, Subject } from '../workflows/steps';
 import { capacityBp, totalsOf } from './measures';
 import type { Ports } from './ports';
 
@@ -39,7 +39,7 @@ function drillPolicy(policy: Policy, { shareBp }: Drill): Policy {
   return { ...policy, autonomy: 'act', canaryBp: shareBp, stepBp: shareBp };
 }
 
-export function assessing({ store, traffic, failovers }: Ports) {
+export function assessing({ store, traffic, failovers }: Ports, surveyFleet: FailoverActivities['surveyFleet']) {
   return {
     async loadContext({ failover, service: serviceName, cell: cellName, drill }: Subject): Promise<FailoverContext> {
       const service = await store.service(serviceName);
@@ -65,6 +65,9 @@ export function assessing({ store, traffic, failovers }: Ports) {
         sourceBp: state?.split.find((share) => share.cell === cellName)?.shareBp ?? 0,
         capacityBp: view && capacityBp(view, blueprint.spec.capacity.requestsPerSecond),
         epoch: state?.epoch ?? 0,
+        beforeOnset: view && totalsOf(view, cellName),
+        sloLatencyMs: service.spec.slo.latencyMs,
+        fleet: await surveyFleet({ failover, service: serviceName, cell: cellName }),
         ...(leftover && { leftover }),
         ...(drill && { drill: { maxShareBp: drill.shareBp, realPolicy: service.spec.policy } }),
       };

@@ -4,17 +4,20 @@ import type { FailoverActivities } from '../workflows/steps';
 import { assessing } from './assess';
 import type { Ports } from './ports';
 import { trafficShifts } from './shift-traffic';
+import { surveying } from './survey-fleet';
 import { syntheticCells } from './synthetic-cell';
 import { watching } from './watch-failover';
 
 const beatEveryMs = 1000;
 
 export function createActivities(ports: Ports): FailoverActivities {
-  const assess = assessing(ports);
+  const survey = surveying(ports);
+  const assess = assessing(ports, survey.surveyFleet);
   const cells = syntheticCells(ports);
   const shifts = trafficShifts(ports);
   return {
     ...assess,
+    ...survey,
     ...cells,
     ...watching(ports),
     loadContext: beatingAlong((request) => assess.loadContext(request)),

@@ -1,8 +1,8 @@
 /** Which failovers of a service come first, as Temporal's visibility lists them. */
 import type { Client } from '@temporalio/client';
 import type { Phase } from '../workflows/messages';
-import { workflowTypes } from '../workflows/messages';
-import type { Failovers } from './ports';
+import { causeMemo, workflowTypes } from '../workflows/messages';
+import type { Failovers, Predicted } from './ports';
 
 export interface RunningFailover {
   failover: string;
@@ -36,6 +36,35 @@ export function countAhead(running: readonly RunningFailover[], failover: string
   return running.filter((other) => other.failover !== failover && isBefore(other)).length;
 }
 
+/** More than this many at once trip every breaker there is. */
+const mostListed = 500;
+
+/** Failovers of the whole fleet that have not ended: each stands for a cell that is predicted to fail. */
+export async function predictedCells(client: Client): Promise<Predicted[]> {
+  const query = `WorkflowType = '${workflowTypes.predictiveFailover}' AND ExecutionStatus = 'Running'`;
+  const predicted: Predicted[] = [];
+  for await (const run of client.workflow.list({ query })) {
+    const of = (name: string) => run.searchAttributes[name]?.[0];
+    const phase = of('FailoverPhase') as Phase | undefined;
+    const cell = (of('FailoverCell') as string | undefined) ?? run.workflowId.split('/')[2];
+    if (cell === undefined || phase === 'cooldown' || phase === 'failed-over' || of('FailoverKind') === 'drill')
+      continue;
+    const cause = run.memo?.[causeMemo] as { metric?: string | null; model?: string | null } | undefined;
+    predicted.push({
+      cell,
+      sinceMs: run.startTime.getTime(),
+      isActive: phase !== undefined && phase !== 'assessing',
+      metric: cause?.metric ?? null,
+      model: cause?.model ?? null,
+    });
+    if (predicted.length >= mostListed) break;
+  }
+  return predicted;
+}
+
 export function failoversUnderWay(client: Client): Failovers {
-  return { ahead: async (service, failover) => countAhead(await runningFailovers(client, service), failover) };
+  return {
+    predicted: () => predictedCells(client),
+    ahead: async (service, failover) => countAhead(await runningFailovers(client, service), failover),
+  };
 }

@@ -25,6 +25,17 @@ export function totalsOf(view: TrafficView, cell: string): Totals {
   return { requests: traffic?.requestsTotal ?? 0, errors: traffic?.errorsTotal ?? 0 };
 }
 
+/** Of all other cells of the service together; null where no other cell has answered anything. */
+export function peersOf(view: TrafficView, ...two: string[]): Totals | null {
+  const peers = view.cells.filter((c) => !two.includes(c.cell) && c.shareBp > 0);
+  const sum = (of: (c: CellTraffic) => number | undefined) => peers.reduce((total, c) => total + (of(c) ?? 0), 0);
+  return peers.length === 0 ? null : { requests: sum((c) => c.requestsTotal), errors: sum((c) => c.errorsTotal) };
+}
+
+export function latencyOf(view: TrafficView, cell: string): CellTraffic['latency'] {
+  return trafficOf(view, cell)?.latency;
+}
+
 function trafficOf(view: TrafficView, cell: string): CellTraffic | undefined {
   return view.cells.find((c) => c.cell === cell);
 }

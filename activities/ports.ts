@@ -5,8 +5,20 @@ import type { TrafficClient } from '../envoy/traffic-client';
 
 export type Store = Pick<
   ConfigurationStore,
-  'service' | 'cell' | 'cells' | 'blueprint' | 'traffic' | 'updateCell' | 'saveDossier' | 'recordDecisions'
->;
+  | 'service'
+  | 'cell'
+  | 'cells'
+  | 'blueprint'
+  | 'traffic'
+  | 'updateCell'
+  | 'saveDossier'
+  | 'recordDecisions'
+  | 'pastFailovers'
+  | 'blueprintAgeMs'
+> & {
+  /** The fleet-wide stop, if it is in force. */
+  fleetStop?(): Promise<{ by: string; reason: string } | undefined>;
+};
 
 export type Traffic = Pick<TrafficClient, 'applySplit' | 'armCell' | 'removeCell' | 'getTraffic'>;
 
@@ -32,8 +44,20 @@ export interface SyntheticCells {
   retire(cell: CellRecord): Promise<void>;
 }
 
+/** A cell that a failover is open for, and not yet ended. */
+export interface Predicted {
+  cell: string;
+  sinceMs: number;
+  /** Something has been made or moved for it. */
+  isActive: boolean;
+  metric: string | null;
+  model: string | null;
+}
+
 /** Who else is at work. */
 export interface Failovers {
+  /** Of all services. */
+  predicted(): Promise<Predicted[]>;
   /** How many other failovers of the service come before this one: under way, or waiting for longer. */
   ahead(service: string, failover: string): Promise<number>;
 }

@@ -5,7 +5,7 @@ import { FleetStoppedError, RefusedError, StaleEpochError } from '../blueprints/
 import { reduceTraffic, shiftTraffic } from '../envoy/shift-traffic';
 import type { ApplyResult, TrafficView } from '../envoy/traffic-client';
 import type { Acknowledgement, FailoverActivities, ShiftRequest, ShiftResult } from '../workflows/steps';
-import { capacityBp, loadOf, shareOf, totalsOf } from './measures';
+import { capacityBp, loadOf, peersOf, shareOf, totalsOf } from './measures';
 import type { Ports } from './ports';
 
 /** How often a split that somebody else changed meanwhile is read again before the attempt fails. */
@@ -76,7 +76,7 @@ function wantedSplit(request: ShiftRequest, view: TrafficView, requestsPerSecond
     return { split: withoutIdle(split, synthetic), why: 'the share is in place already' };
   }
   // A person, and a dead source, need no load at the source; its capacity binds everyone.
-  const isGuarded = purpose === 'canary' || purpose === 'step';
+  const isGuarded = purpose === 'canary' || purpose === 'step' || purpose === 'emergency';
   const shift =
     targetBp > currentBp
       ? shiftTraffic({
@@ -124,7 +124,11 @@ function answer(
     syntheticBp: applied ? commanded(syntheticCell) : shareOf(view, syntheticCell),
     capacityBp: capacityBp(view, requestsPerSecond),
     epoch: applied?.epoch ?? view.epoch,
-    totals: { source: totalsOf(view, cell), synthetic: totalsOf(view, syntheticCell) },
+    totals: {
+      source: totalsOf(view, cell),
+      synthetic: totalsOf(view, syntheticCell),
+      peers: peersOf(view, cell, syntheticCell),
+    },
   };
 }
 

@@ -4,9 +4,10 @@ import { get } from 'node:http';
 import type { Instance } from '../blueprints/schema';
 import type { TrafficView } from '../envoy/traffic-client';
 import type { SourceState, Totals } from '../workflows/failover';
-import { judgeSource, judgeSynthetic, since } from '../workflows/judge';
+import type { Latencies } from '../workflows/judge';
+import { judgeCanary, judgeSource, judgeSynthetic, since } from '../workflows/judge';
 import type { FailoverActivities, JudgeRequest, Observation, WatchRequest } from '../workflows/steps';
-import { capacityBp, shareOf, totalsOf } from './measures';
+import { capacityBp, latencyOf, peersOf, shareOf, totalsOf } from './measures';
 import type { Ports } from './ports';
 
 const probeTimeoutMs = 1000;
@@ -53,7 +54,8 @@ export function watching({ store, traffic }: Ports): Pick<FailoverActivities, 'w
           if (fresh) answered.note(totalsOf(fresh, request.cell), Date.now());
           if (instances) source.round(instances, healthy);
           const state = answered.contradicts(source.state(), Date.now()) ? request.known : source.state();
-          const verdict = view && judge ? judge.look(totalsOf(view, cellJudged(request)), elapsedMs) : null;
+          const verdict =
+            view && judge ? judge.look(totalsOf(view, cellJudged(request)), elapsedMs, besides(view, request)) : null;
           const isDue = elapsedMs >= request.forMs;
           const hasTurned = state !== request.known;
           if (view && (verdict || hasTurned || isDue)) {
@@ -64,11 +66,16 @@ export function watching({ store, traffic }: Ports): Pick<FailoverActivities, 'w
               instances: instances?.length ?? 0,
               verdict,
               judged: judge?.seen ?? null,
+              ...(judge?.against && { against: judge.against }),
               sourceBp: shareOf(view, request.cell),
               syntheticBp: shareOf(view, request.syntheticCell),
               capacityBp: capacityBp(view, requestsPerSecond),
               epoch: view.epoch,
-              totals: { source: totalsOf(view, request.cell), synthetic: totalsOf(view, request.syntheticCell) },
+              totals: {
+                source: totalsOf(view, request.cell),
+                synthetic: totalsOf(view, request.syntheticCell),
+                peers: peersOf(view, request.cell, request.syntheticCell),
+              },
               rates: rates(view),
             };
           }
@@ -143,6 +150,9 @@ export class SourceHealth {
 
 /** Applies the verdict's rules to what was counted since the change. */
 export class Judge {
+  /** What it was judged against, in words. */
+  against: string | null = null;
+  private peersBefore: Totals | null | undefined;
   seen: (Totals & { errorRatio: number }) | null = null;
   /** Null where only what happens from now on counts. */
   private baseline: Totals | null;
@@ -156,19 +166,53 @@ export class Judge {
   }
 
   /** The verdict that was wanted, once there is one. */
-  look(totals: Totals, elapsedMs: number): 'good' | 'bad' | null {
+  look(totals: Totals, elapsedMs: number, beside: Beside = { peers: null, latencies: null }): 'good' | 'bad' | null {
     this.baseline ??= totals;
     this.seen = since(this.baseline, totals);
     const { of, wanted } = this.request;
-    const verdict = of === 'synthetic' ? judgeSynthetic(this.seen, this.request) : judgeSource(this.seen, this.request);
+    const verdict = of === 'synthetic' ? this.ofSynthetic(this.seen, beside) : judgeSource(this.seen, this.request);
     if (verdict === 'bad' && wanted !== 'good') return 'bad';
     if (verdict === null || elapsedMs < this.dueMs) return null;
     if (verdict === 'good' && wanted !== 'bad') return 'good';
     // Not what was wanted: what was counted so far must not hide what comes, good or bad.
     this.baseline = totals;
     this.dueMs = elapsedMs + this.request.intervalMs;
+    this.peersBefore = beside.peers;
     return null;
   }
+
+  private ofSynthetic(seen: Totals, { peers, latencies }: Beside): 'good' | 'bad' | null {
+    const { canary } = this.request;
+    if (!canary) return judgeSynthetic(seen, this.request);
+    this.peersBefore ??= canary.baselines.peers ?? peers;
+    const peersSince = peers && this.peersBefore ? since(this.peersBefore, peers) : null;
+    const { verdict, against } = judgeCanary(seen, peersSince, latencies, canary, this.request.minRequests);
+    this.against = against;
+    return verdict;
+  }
+}
+
+/** What happens beside the cell that is judged. */
+export interface Beside {
+  /** Counters of the other cells. */
+  peers: Totals | null;
+  latencies: Latencies | null;
+}
+
+function besides(view: TrafficView, { cell, syntheticCell }: WatchRequest): Beside {
+  const others = view.cells.filter((c) => c.cell !== cell && c.cell !== syntheticCell);
+  const synthetic = latencyOf(view, syntheticCell);
+  const medians = others.flatMap((c) => (c.latency ? [c.latency.p50Ms] : []));
+  return {
+    peers: peersOf(view, cell, syntheticCell),
+    latencies: synthetic
+      ? {
+          p50Ms: synthetic.p50Ms,
+          samples: synthetic.samples,
+          peersP50Ms: medians.length > 0 ? Math.max(...medians) : null,
+        }
+      : null,
+  };
 }
 
 function cellJudged(request: WatchRequest): string {

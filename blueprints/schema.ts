@@ -51,6 +51,115 @@ export const drillSchema = z.strictObject({
     .describe('When no drill begins.'),
 });
 
+/** When automatic failover is not wanted. */
+export const blockedWindowSchema = z.strictObject({
+  days: z
+    .array(z.enum(['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun']))
+    .default(['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'])
+    .describe('Days on which the window begins.'),
+  from: clock.describe('UTC.'),
+  to: clock.describe('UTC; not after `from`: on the next day.'),
+  allow: z
+    .enum(['nothing', 'prepare'])
+    .default('prepare')
+    .describe('prepare: a synthetic cell may be made and armed as cover. nothing: not even that.'),
+});
+
+/** What limits a failover beyond the risk itself, and how it plans. Apart from `policySchema` only to be read in one piece. */
+const caution = {
+  trust: z
+    .strictObject({
+      prepare: probability.default(0.2).describe('Below this trust in the telemetry nothing new is begun.'),
+      full: probability.default(0.6).describe('Below this trust no more than the canary moves.'),
+      margin: probability.default(0.1).describe('What was granted is taken back only this far below its threshold.'),
+    })
+    .prefault({})
+    .describe('How far a failover may go by the trust in the telemetry; between `minTrust` and `full`: a canary.'),
+  approval: z
+    .strictObject({
+      waitS: z.number().min(1).default(300).describe('Seconds a person has to answer.'),
+      byDefault: z
+        .enum(['hold', 'act'])
+        .default('hold')
+        .describe('Without an answer by then. act: silence is consent; a hold or an abort is an objection.'),
+    })
+    .prefault({})
+    .describe('For autonomy approve.'),
+  breaker: z
+    .strictObject({
+      cells: z.number().int().min(2).default(3).describe('Predictions within `windowS` that are no coincidence, ...'),
+      share: probability
+        .default(0.2)
+        .describe('... if they are at least this share of the cells that have something in common.'),
+      windowS: z.number().min(1).default(120).describe('Within how many seconds of one another.'),
+    })
+    .prefault({})
+    .describe('Many cells predicted to fail together point to a common cause: nothing moves until a person approves.'),
+  budget: z
+    .strictObject({
+      failoversPerDay: z.number().int().min(1).default(24).describe('Of this service within 24 h.'),
+      standbyCellHoursPerDay: z
+        .number()
+        .min(0)
+        .default(48)
+        .describe('Hours of synthetic cells of this service within 24 h.'),
+      concurrentInFleet: z.number().int().min(1).default(10).describe('Failovers of all services under way at once.'),
+    })
+    .prefault({})
+    .describe('Beyond these no failover begins by itself; a person may approve it.'),
+  flapping: z
+    .strictObject({
+      tolerated: z
+        .number()
+        .int()
+        .min(0)
+        .default(2)
+        .describe('Failovers of one cell within 24 h that turn back before its cooldown grows.'),
+      factor: z.number().min(1).default(2).describe('By what the cooldown grows each time.'),
+      atMostS: z.number().min(0).default(3600).describe('Largest cooldown.'),
+    })
+    .prefault({})
+    .describe('While a grown cooldown lasts, a new failover of the cell prepares but moves nothing.'),
+  portability: z
+    .enum(['prepare', 'canary', 'ignore'])
+    .default('canary')
+    .describe('How far to go when the cause would probably follow the traffic to the synthetic cell.'),
+  blockedWindows: z.array(blockedWindowSchema).default([]).describe('When traffic is not moved automatically.'),
+  leadTime: z
+    .strictObject({
+      createS: z.number().min(0).default(15).describe('Making a synthetic cell, while too few have been measured.'),
+      warmS: z.number().min(0).default(15).describe('Warming it, while too few have been measured.'),
+      shiftS: z.number().min(0).default(2).describe('One change of the split, while too few have been measured.'),
+      emergencyShift: z
+        .boolean()
+        .default(true)
+        .describe('Whether an armed cell may take the traffic without a canary when there is no time left for one.'),
+    })
+    .prefault({})
+    .describe('The plan is made from measured durations (p95) and the predicted time to failure.'),
+  canary: z
+    .strictObject({
+      maxBp: basisPoints
+        .default(1500)
+        .describe('Largest share of the first shift, if few requests or little time ask for more than `canaryBp`.'),
+      falseAlarm: z.number().min(0.001).max(0.4).default(0.05).describe('Accepted risk of sending a good cell back.'),
+      miss: z.number().min(0.001).max(0.4).default(0.05).describe('Accepted risk of going on with a bad one.'),
+    })
+    .prefault({})
+    .describe('The verdict on the synthetic cell is a sequential test: it comes as soon as the evidence suffices.'),
+  residualBp: basisPoints
+    .max(1000)
+    .default(0)
+    .describe('Share left at an evacuated source, so that its end shows whether the prediction was right.'),
+  operatorWaitS: z
+    .number()
+    .min(0)
+    .default(3600)
+    .describe(
+      'After a gate has not opened for `holdAtMostS` a person is called; this long the failover waits for one.',
+    ),
+};
+
 /** How a service wants to be protected. Every default is safe: a service that says nothing is observed only. */
 export const policySchema = z.strictObject({
   autonomy: z
@@ -106,6 +215,7 @@ export const policySchema = z.strictObject({
     .describe('How long an outage of a cell usually lasts without failover: what the ledger counts as averted.'),
   drill: drillSchema.optional().describe('Practice predictions by schedule. Left out: none.'),
   maxConcurrentFailovers: z.number().int().min(1).default(1).describe('More failovers of the service than this wait.'),
+  ...caution,
 });
 
 const tlsSchema = z.strictObject({
@@ -353,6 +463,7 @@ export const documentKinds = ['Service', 'Cell', 'Blueprint'] as const;
 export const documentSchema = z.discriminatedUnion('kind', [serviceSchema, cellSchema, blueprintSchema]);
 
 export type DrillPolicy = z.infer<typeof drillSchema>;
+export type BlockedWindow = z.infer<typeof blockedWindowSchema>;
 export type Policy = z.infer<typeof policySchema>;
 export type ServiceDocument = z.infer<typeof serviceSchema>;
 export type CellDocument = z.infer<typeof cellSchema>;

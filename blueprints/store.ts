@@ -25,6 +25,7 @@ import {
   type TrafficChange,
   type TrafficState,
 } from './records';
+import { blueprintAgeMs, pastFailovers, type PastRun } from './past-failovers';
 import { policySchema, type Document, type Instance } from './schema';
 import { holdingsChannel, ReplicaTable } from './replicas';
 import { expiredLeases, renewLease, splitLeaseOf } from './split-leases';
@@ -329,6 +330,16 @@ export class ConfigurationStore {
     let query = this.db.selectFrom('dossiers').select('dossier').where('failover', '=', failover);
     if (runId !== undefined) query = query.where('run_id', '=', runId);
     return (await query.orderBy('started_at', 'desc').limit(1).executeTakeFirst())?.dossier;
+  }
+
+  /** Failovers of a service that began since then (ISO 8601) and have ended, the newest first. */
+  async pastFailovers(service: string, since: string): Promise<PastRun[]> {
+    return pastFailovers(this.db, service, since);
+  }
+
+  /** Milliseconds since this version of a blueprint was applied; null if there is none. */
+  async blueprintAgeMs(name: string, version: number): Promise<number | null> {
+    return blueprintAgeMs(this.db, name, version);
   }
 
   /** The newest first. */

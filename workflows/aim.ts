@@ -1,6 +1,7 @@
 /** What a failover is after at this moment, and why: the order of authority between people, the source's death and the risk. */
 import type { Failover } from './failover';
 import { isArmed, shareAtStake } from './failover';
+import { reachOf } from './guards';
 import type { Outcome } from './messages';
 
 export type Aim =
@@ -8,8 +9,8 @@ export type Aim =
   | { kind: 'hold'; why: string; untilMs: number | null }
   /** Have the synthetic cell ready; move nothing. */
   | { kind: 'prepare'; why: string; untilMs: number | null }
-  /** Take the source's traffic, canary first, step by step. */
-  | { kind: 'take'; why: string; untilMs: number | null }
+  /** Take the source's traffic, canary first, step by step. `onlyCanary`: why no more than that may move. */
+  | { kind: 'take'; why: string; untilMs: number | null; onlyCanary: string | null }
   /** Take all of it in one change. */
   | { kind: 'complete'; why: string }
   /** One change to a share that a person named. */
@@ -32,6 +33,7 @@ export function aimOf(f: Failover, nowMs: number): Aim {
     orderedStep(f) ??
     held(f) ??
     ordered(f) ??
+    stopped(f, nowMs) ??
     confirmedDeath(f, nowMs) ??
     undone(f) ??
     evacuationEnds(f, nowMs) ??
@@ -59,11 +61,18 @@ function held(f: Failover): Aim | null {
   return f.held && { kind: 'hold', why: `held by ${f.held.by}: ${f.held.reason}`, untilMs: null };
 }
 
+/** The fleet-wide stop freezes everything automatic, the way back as well; what a person orders is done. */
+function stopped(f: Failover, nowMs: number): Aim | null {
+  if (f.order) return null;
+  const { limit } = reachOf(f, nowMs);
+  return limit?.guard === 'stop' ? { kind: 'hold', why: limit.why, untilMs: null } : null;
+}
+
 function confirmedDeath(f: Failover, nowMs: number): Aim | null {
   if (f.source.state !== 'dead' || !isArmed(f)) return null;
   // Where an earlier run has taken everything already, nothing is left to approve.
   const nothingToMove = f.context?.leftover !== undefined && f.traffic.sourceBp === 0 && f.traffic.syntheticBp > 0;
-  if (mayMove(f) || nothingToMove) {
+  if (mayMove(f, nowMs) || nothingToMove) {
     return { kind: 'complete', why: `${f.cell} is dead: its health checks fail repeatedly` };
   }
   const untilMs = f.source.sinceMs + holdAtMostMs(f);
@@ -71,7 +80,7 @@ function confirmedDeath(f: Failover, nowMs: number): Aim | null {
     return {
       kind: 'hold',
       why: `${f.cell} is dead and nobody has approved a shift; the armed cell covers for it at priority 1`,
-      untilMs,
+      untilMs: consentAtMs(f) === null ? untilMs : Math.min(untilMs, consentAtMs(f)!),
     };
   }
   return {
@@ -116,6 +125,9 @@ function risked(f: Failover, nowMs: number): Aim {
   if (nowMs >= staleAtMs) {
     return silence(f, nowMs, staleAtMs, 'the last word on the risk is stale, and silence is not health');
   }
+  const { reach, limit } = reachOf(f, nowMs);
+  const soonestMs = Math.min(staleAtMs, limit?.untilMs ?? Infinity);
+  if (limit && reach === 'nothing') return blocked(f, limit.why, soonestMs, nowMs);
   if (last.level === 'prepare') {
     const why =
       f.traffic.syntheticBp > 0
@@ -123,10 +135,22 @@ function risked(f: Failover, nowMs: number): Aim {
         : 'the risk justifies a synthetic cell, not yet traffic';
     return { kind: 'prepare', why, untilMs: staleAtMs };
   }
-  if (!mayMove(f)) {
+  if (limit && reach === 'prepare') {
+    return { kind: 'prepare', why: `the risk justifies moving traffic; ${limit.why}`, untilMs: soonestMs };
+  }
+  if (!mayMove(f, nowMs)) {
     return { kind: 'prepare', why: 'the risk justifies moving traffic; a person must approve it', untilMs: staleAtMs };
   }
-  return { kind: 'take', why: 'the risk justifies moving traffic', untilMs: staleAtMs };
+  const onlyCanary = limit && reach === 'canary' ? limit.why : null;
+  return { kind: 'take', why: 'the risk justifies moving traffic', untilMs: soonestMs, onlyCanary };
+}
+
+/** What stands stays as it is; what was never begun is refused in the end. */
+function blocked(f: Failover, why: string, untilMs: number, nowMs: number): Aim {
+  if (f.synthetic !== null) return { kind: 'hold', why, untilMs };
+  const endsMs = (f.limited?.reach === 'nothing' ? f.limited.sinceMs : nowMs) + holdAtMostMs(f);
+  if (nowMs >= endsMs) return { kind: 'end', why: `${why}; nobody approved it in time`, outcome: 'refused' };
+  return { kind: 'hold', why, untilMs: Math.min(untilMs, endsMs) };
 }
 
 /** Holding on no news, for a bounded time: then what was taken goes back, for nobody speaks for keeping it. */
@@ -139,10 +163,24 @@ function silence(f: Failover, nowMs: number, sinceMs: number, why: string): Aim 
   return { kind: 'give-back', why: ended, outcome: 'aborted' };
 }
 
-/** Whether traffic may move without asking: the policy says so, or a person did. */
-export function mayMove(f: Failover): boolean {
+/** Whether traffic may move without asking: the policy says so, or a person did, or nobody objected in time. */
+export function mayMove(f: Failover, nowMs: number): boolean {
   const autonomy = f.context?.policy.autonomy;
-  return autonomy === 'act' || (autonomy === 'approve' && f.approved !== null);
+  if (autonomy === 'act') return true;
+  return autonomy === 'approve' && (f.approved !== null || nowMs >= (consentAtMs(f) ?? Infinity));
+}
+
+/** When silence becomes consent; null where it never does, or where nobody has been asked yet. */
+function consentAtMs(f: Failover): number | null {
+  const approval = f.context?.policy.approval;
+  if (approval?.byDefault !== 'act' || f.askedAtMs == null) return null;
+  return f.askedAtMs + approval.waitS * 1000;
+}
+
+/** Whether a person is to be asked now: the risk, or a death, justifies what only a person may allow. */
+export function asks(f: Failover): boolean {
+  if (f.context?.policy.autonomy !== 'approve' || f.approved !== null || f.conclusion) return false;
+  return f.risk?.last.level === 'shift' || (f.source.state === 'dead' && isArmed(f));
 }
 
 export function holdAtMostMs(f: Failover): number {
@@ -153,7 +191,7 @@ function staleAfterMs(f: Failover): number {
   return (f.context?.policy.staleAfterS ?? 15) * 1000;
 }
 
-/** Whether the synthetic cell carries all that it can: nothing is left at the source, or its own capacity is reached. */
+/** Whether the synthetic cell carries all that it can take: no more is to be had at the source, or its capacity is reached. */
 export function isEvacuated(f: Failover, largestBp: number): boolean {
   return (
     f.traffic.syntheticBp > 0 && (f.traffic.sourceBp === 0 || f.traffic.syntheticBp >= largestBp) && shareAtStake(f) > 0

@@ -1,14 +1,29 @@
-/** From what a failover knows and the time to its next step: the transition table, pure. */
+/** From what a failover knows and the time to its next step: the move of the transition table, and the gates before it. Pure. */
 import type { Aim } from './aim';
-import { aimOf, holdAtMostMs, isEvacuated } from './aim';
+import { aimOf, holdAtMostMs } from './aim';
 import type { Failover, ShiftPurpose } from './failover';
-import { isArmed, largestShare, percent } from './failover';
+import { isArmed, largestShare, largestTake, percent } from './failover';
+import type { GuardName } from './guards';
 import type { Outcome, Phase } from './messages';
+import { planOf } from './plan';
 import type { Step, WatchStep } from './steps';
+import type { Move } from './transitions';
+import { standingOf, transitions } from './transitions';
 
 /** A watch is looked at anew at least this often, so that none can hang for ever. */
 const longestWatchMs = 10 * 60_000;
 const patienceWithoutRiskMs = 60_000;
+/** Facts about the fleet older than this move nothing. */
+const factsFreshMs = 10_000;
+/** How often what others do is looked at while it holds this failover up. */
+const factsWaitedForMs = 20_000;
+const surveyRetryMs = 3000;
+/** How soon load reports are looked for again. */
+const measuredAgainMs = 2000;
+/** Guards that depend on what others do. */
+const lookedAtAnew: GuardName[] = ['stop', 'breaker', 'budget', 'portability'];
+const whyOnlyArmed = 'no time is left for a canary: the synthetic cell stands as cover and moves nothing';
+const whyEmergency = 'the risk justifies moving traffic, and no time is left for a canary';
 
 /** The next step, or what is being waited for. Asked again after every result, message and timer. */
 export function decide(f: Failover, nowMs: number): Step {
@@ -16,29 +31,80 @@ export function decide(f: Failover, nowMs: number): Step {
   if (f.sentAway) return conclude(f.sentAway.outcome, f.sentAway.reason);
   if (!f.context) return assess(f, nowMs);
   const aim = aimOf(f, nowMs);
-  switch (aim.kind) {
-    case 'end':
-      return conclude(aim.outcome, aim.why);
-    case 'undo':
-      return undo(f, aim, nowMs);
-    case 'give-back':
-      return giveBack(f, aim, nowMs);
-    case 'hold':
-      return stay(f, aim.why, aim.untilMs, nowMs);
-    case 'prepare':
-      return getReady(f, aim.why) ?? stay(f, aim.why, aim.untilMs, nowMs);
-    case 'take':
-      return getReady(f, aim.why) ?? take(f, aim, nowMs);
+  const move = transitions[aim.kind][standingOf(f)];
+  return survey(f, aim, move, nowMs) ?? stepFor(f, aim, move, nowMs);
+}
+
+/** The table's move as a step; its own gate may make it wait. */
+function stepFor(f: Failover, aim: Aim, move: Move, nowMs: number): Step {
+  const { why } = aim;
+  const untilMs = 'untilMs' in aim ? aim.untilMs : null;
+  switch (move) {
+    case 'stay':
+      return stay(f, aim.kind === 'take' ? evacuatedWhy : why, soonest(untilMs, lookAgainMs(f, aim)), nowMs);
+    case 'begin':
+      return beginning(f, why);
+    case 'make':
+      return { kind: 'ensure', phase: 'provisioning', why };
+    case 'warm':
+      return { kind: 'warm', phase: 'warming', why };
+    case 'arm':
+      return { kind: 'arm', phase: 'warming', why: 'the synthetic cell is warm' };
+    case 'canary':
+      return canary(f, aim as Taking, nowMs);
+    case 'step':
+      return further(f, aim as Taking, nowMs);
     case 'complete':
-      return getReady(f, aim.why) ?? complete(f, aim.why, nowMs);
-    case 'ordered-step':
-      return shift(f, nowMs, {
-        purpose: 'ordered',
-        phase: 'shifting',
-        targetBp: Math.min(aim.shareBp, largestShare(f)),
-        why: aim.why,
-      });
+      return complete(f, why, nowMs);
+    case 'ordered': {
+      const targetBp = Math.min((aim as Aim & { kind: 'ordered-step' }).shareBp, largestShare(f));
+      return shift(f, nowMs, { purpose: 'ordered', phase: 'shifting', targetBp, why });
+    }
+    case 'reduce':
+      return reduce(f, aim as Returning, nowMs);
+    case 'give-back':
+      return shift(f, nowMs, { purpose: 'give-back', phase: 'draining', targetBp: 0, why });
+    case 'send-away':
+      return sendAway(f, aim as Returning);
+    case 'conclude':
+      return end(aim as Returning);
   }
+}
+
+type Taking = Aim & { kind: 'take' };
+type Returning = Aim & { outcome: Outcome };
+
+const evacuatedWhy = 'the synthetic cell carries all it can; waiting for the source to die or the risk to clear';
+
+/** What others do is looked at anew before a step that depends on it, and while it is what holds the failover up. */
+function survey(f: Failover, aim: Aim, move: Move, nowMs: number): Step | null {
+  if (!f.context?.fleet) return null;
+  const ageMs = nowMs - (f.fleetAtMs ?? f.startedAtMs);
+  const isNeeded = move === 'begin' || move === 'canary' || move === 'step';
+  const lookAgain = lookAgainMs(f, aim);
+  if (!(isNeeded && ageMs >= factsFreshMs) && (lookAgain === null || nowMs < lookAgain)) return null;
+  const retryAtMs = (f.surveyFailedAtMs ?? -Infinity) + surveyRetryMs;
+  if (nowMs < retryAtMs) {
+    return stay(
+      f,
+      'what happens in the rest of the fleet cannot be read: no traffic is moved on old facts',
+      retryAtMs,
+      nowMs,
+    );
+  }
+  return { kind: 'survey', phase: phaseOfStaying(f), why: 'what happens in the rest of the fleet?' };
+}
+
+/** When facts that hold this failover up are to be looked at anew; null where nothing depends on them. */
+function lookAgainMs(f: Failover, aim: Aim): number | null {
+  const waits = aim.kind === 'hold' || aim.kind === 'prepare' || aim.kind === 'take';
+  if (!waits || f.held !== null || f.limited == null || !lookedAtAnew.includes(f.limited.guard)) return null;
+  return (f.fleetAtMs ?? f.startedAtMs) + factsWaitedForMs;
+}
+
+function soonest(a: number | null, b: number | null): number | null {
+  if (a === null || b === null) return a ?? b;
+  return Math.min(a, b);
 }
 
 /** Before the policy is known only two things can be decided: to read it, and not to begin. */
@@ -53,29 +119,16 @@ function assess(f: Failover, nowMs: number): Step {
   return { kind: 'load', phase: 'assessing', why: 'what is the cell, its policy and its blueprint?' };
 }
 
-/** The cheap, reversible steps, one after another; null once the synthetic cell is armed. */
-function getReady(f: Failover, why: string): Step | null {
+/** Whether there is anything to begin, and whose turn it is. */
+function beginning(f: Failover, why: string): Step {
   const { policy, sourceBp } = f.context!;
-  if (f.synthetic === null) {
-    if (policy.autonomy === 'observe') return conclude('refused', `the policy of ${f.service} is to observe only`);
-    if (policy.autonomy === 'advise') return conclude('refused', advice(f));
-    if (sourceBp === 0) return conclude('refused', `${f.cell} carries no traffic: there is nothing to take over`);
-    if (!f.hasTurn) {
-      return { kind: 'await-turn', phase: 'assessing', why: `other failovers of ${f.service} may be under way` };
-    }
+  if (policy.autonomy === 'observe') return conclude('refused', `the policy of ${f.service} is to observe only`);
+  if (policy.autonomy === 'advise') return conclude('refused', advice(f));
+  if (sourceBp === 0) return conclude('refused', `${f.cell} carries no traffic: there is nothing to take over`);
+  if (!f.hasTurn) {
+    return { kind: 'await-turn', phase: 'assessing', why: `other failovers of ${f.service} may be under way` };
   }
-  switch (f.synthetic?.state) {
-    case undefined:
-    case 'creating':
-      return { kind: 'ensure', phase: 'provisioning', why };
-    case 'ready':
-      return { kind: 'warm', phase: 'warming', why };
-    case 'warm':
-      return { kind: 'arm', phase: 'warming', why: 'the synthetic cell is warm' };
-    case 'armed':
-    case 'gone':
-      return null;
-  }
+  return { kind: 'ensure', phase: 'provisioning', why };
 }
 
 /** What autonomy `advise` says instead of doing. */
@@ -87,33 +140,57 @@ function advice(f: Failover): string {
   );
 }
 
-/** Canary, verdict, then step by step, each gated on the last one's health and on the synthetic cell's capacity. */
-function take(f: Failover, aim: Aim & { untilMs: number | null }, nowMs: number): Step {
+/** The first share, as large as the plan by lead time makes it; none where the plan is not to. */
+function canary(f: Failover, aim: Taking, nowMs: number): Step {
+  const { policy } = f.context!;
+  const largestBp = largestTake(f);
+  const unmeasured = whyUnmeasured(f);
+  if (unmeasured) return stay(f, unmeasured, nowMs + measuredAgainMs, nowMs);
+  if (largestBp === 0) return stay(f, 'the synthetic cell has no capacity to spare', aim.untilMs, nowMs);
+  const plan = planOf(f, nowMs);
+  if (plan?.kind === 'arm-only') return stay(f, whyOnlyArmed, aim.untilMs, nowMs);
+  if (plan?.kind === 'emergency-shift' && aim.onlyCanary === null) {
+    return shift(f, nowMs, { purpose: 'emergency', phase: 'shifting', targetBp: largestBp, why: whyEmergency });
+  }
+  // One instance takes the canary's share; the others stay behind everything as cover.
+  const coverInstances = Math.max(0, (f.synthetic?.instances ?? 1) - 1);
+  const targetBp = Math.min(plan?.canaryBp ?? (policy.canaryBp || policy.stepBp), largestBp);
+  return shift(f, nowMs, { purpose: 'canary', phase: 'canary', targetBp, coverInstances, why: aim.why });
+}
+
+/** Step by step, each gated on the last one's verdict, on the synthetic cell's capacity and on the plan made anew. */
+function further(f: Failover, aim: Taking, nowMs: number): Step {
   const { policy } = f.context!;
   const { syntheticBp } = f.traffic;
-  const largestBp = largestShare(f);
-  if (largestBp === 0) return stay(f, 'the synthetic cell has no capacity to spare', aim.untilMs, nowMs);
-  if (syntheticBp === 0) {
-    // One instance takes the canary's share; the others stay behind everything as cover.
-    const coverInstances = Math.max(0, (f.synthetic?.instances ?? 1) - 1);
-    const targetBp = Math.min(policy.canaryBp || policy.stepBp, largestBp);
-    return shift(f, nowMs, { purpose: 'canary', phase: 'canary', targetBp, coverInstances, why: aim.why });
+  const largestBp = largestTake(f);
+  const unmeasured = whyUnmeasured(f);
+  if (unmeasured) return stay(f, unmeasured, nowMs + measuredAgainMs, nowMs);
+  const plan = planOf(f, nowMs);
+  const isUrgent = plan?.kind === 'emergency-shift' && aim.onlyCanary === null;
+  const verdict = f.judgement?.of === 'synthetic' ? f.judgement.verdict : 'good';
+  if (verdict === 'open' && isUrgent && largestBp > syntheticBp) {
+    return shift(f, nowMs, { purpose: 'emergency', phase: 'shifting', targetBp: largestBp, why: whyEmergency });
   }
-  if (f.judgement?.of === 'synthetic' && f.judgement.verdict !== 'good') {
+  if (verdict !== 'good') {
     const why =
-      f.judgement.verdict === 'inconclusive'
+      verdict === 'inconclusive'
         ? 'no verdict on the last shift: too few requests or no load reports; the share stays as it is'
         : 'the last shift is being judged';
     return stay(f, why, aim.untilMs, nowMs);
   }
-  if (isEvacuated(f, largestBp)) {
-    const why = 'the synthetic cell carries all it can; waiting for the source to die or the risk to clear';
-    return stay(f, why, aim.untilMs, nowMs);
-  }
-  // Half a cell that dies is the failure arriving: what has been proven takes the rest at once.
-  const stepBp = f.source.state === 'failing' && f.proven ? largestBp : policy.stepBp;
+  if (aim.onlyCanary !== null) return stay(f, `the share stays as it is: ${aim.onlyCanary}`, aim.untilMs, nowMs);
+  if (largestBp <= syntheticBp) return stay(f, evacuatedWhy, aim.untilMs, nowMs);
+  // Half a cell that dies is the failure arriving, and so is a lead time that is used up: what has been proven takes the rest at once.
+  const isShort = plan !== null && plan.kind !== 'full-canary';
+  const stepBp = (f.source.state === 'failing' || isShort) && f.proven ? largestBp : policy.stepBp;
   const targetBp = Math.min(syntheticBp + stepBp, largestBp);
   return shift(f, nowMs, { purpose: 'step', phase: 'shifting', targetBp, why: aim.why });
+}
+
+/** Without a measured load nobody knows what share the synthetic cell can carry. */
+function whyUnmeasured(f: Failover): string | null {
+  if (!f.context?.fleet || f.traffic.capacityBp !== null) return null;
+  return 'no load report tells the load: what share the synthetic cell can carry is not known';
 }
 
 /** All in one change, as far as the capacity goes; then it is done. */
@@ -126,50 +203,49 @@ function complete(f: Failover, why: string, nowMs: number): Step {
   return shift(f, nowMs, { purpose: 'complete', phase: 'shifting', targetBp: largestBp, why });
 }
 
-/** Small steps back, each gated on the source; then out of traffic, idle, and the end. */
-function giveBack(f: Failover, aim: Aim & { kind: 'give-back' }, nowMs: number): Step {
+/** Small steps back, each gated on the source. A gate that does not open calls a person, and in the end lets go. */
+function reduce(f: Failover, aim: Returning, nowMs: number): Step {
   const { policy } = f.context!;
-  if (f.synthetic === null) return conclude(aim.outcome, `${aim.why}; nothing had been made`);
-  if (f.mayCarry || f.traffic.syntheticBp > 0) {
-    const blocked = whatBlocksTheWayBack(f);
-    if (blocked) {
-      const sinceMs = Math.max(f.source.sinceMs, f.judgement?.of === 'source' ? f.judgement.sinceMs : 0, enteredMs(f));
-      const untilMs = (f.phase === 'draining' ? sinceMs : nowMs) + holdAtMostMs(f);
-      if (nowMs >= untilMs) {
-        return conclude('aborted', `${aim.why}, but ${blocked}: the split is left as it is and a person must decide`);
-      }
-      return stay(f, `the way back waits: ${blocked}`, untilMs, nowMs, 'draining');
+  const blocked = whatBlocksTheWayBack(f);
+  if (blocked) {
+    const sinceMs = Math.max(f.source.sinceMs, f.judgement?.of === 'source' ? f.judgement.sinceMs : 0, enteredMs(f));
+    const pageAtMs = (f.phase === 'draining' ? sinceMs : nowMs) + holdAtMostMs(f);
+    const untilMs = pageAtMs + (policy.operatorWaitS ?? 0) * 1000;
+    if (nowMs >= untilMs) {
+      return conclude('aborted', `${aim.why}, but ${blocked}: the split is left as it is and a person must decide`);
     }
-    if (f.judgement?.of === 'source' && f.judgement.verdict === 'open') {
-      return stay(f, 'the source is being judged before more goes back', f.judgement.timeoutMs, nowMs, 'draining');
-    }
-    const targetBp = Math.max(0, f.traffic.syntheticBp - policy.reductionBp);
-    // At zero it stands as cover again until it rests, so that a risk that returns finds it armed.
-    const coverInstances = targetBp === 0 ? f.synthetic.instances : 0;
-    return shift(f, nowMs, { purpose: 'reduce', phase: 'draining', targetBp, coverInstances, why: aim.why });
+    if (nowMs < pageAtMs) return stay(f, `the way back waits: ${blocked}`, pageAtMs, nowMs, 'draining');
+    return stay(f, `a person is needed: the way back waits and ${blocked}`, untilMs, nowMs, 'draining');
   }
-  if (f.synthetic.state !== 'creating' || f.synthetic.name !== null) {
-    const why = `${aim.why}; ${nameOf(f)} carries nothing`;
-    return { kind: 'rest', phase: 'draining', outcome: aim.outcome, why };
+  if (f.judgement?.of === 'source' && f.judgement.verdict === 'open') {
+    return stay(f, 'the source is being judged before more goes back', f.judgement.timeoutMs, nowMs, 'draining');
   }
-  const why = `${aim.why}; the synthetic cell was never finished`;
-  return { kind: 'retire', phase: 'draining', outcome: aim.outcome, why };
+  const targetBp = Math.max(0, f.traffic.syntheticBp - policy.reductionBp);
+  // At zero it stands as cover again until it rests, so that a risk that returns finds it armed.
+  const coverInstances = targetBp === 0 ? (f.synthetic?.instances ?? 0) : 0;
+  return shift(f, nowMs, { purpose: 'reduce', phase: 'draining', targetBp, coverInstances, why: aim.why });
+}
+
+/** A synthetic cell that failed, or was never finished, is not kept; one that is fit rests for the next time. */
+function sendAway(f: Failover, aim: Returning): Step {
+  const isMade = f.synthetic?.state !== 'creating' && f.synthetic?.name !== null;
+  const isFit = isMade && aim.outcome !== 'compensated';
+  const state = isMade ? `${nameOf(f)} carries nothing` : 'the synthetic cell was never finished';
+  const why = aim.kind === 'give-back' ? `${aim.why}; ${state}` : aim.why;
+  return { kind: isFit ? 'rest' : 'retire', phase: 'draining', outcome: aim.outcome, why };
+}
+
+/** The end, where nothing is left to be sent away. */
+function end({ kind, outcome, why }: Returning): Step {
+  if (kind === 'give-back') return conclude(outcome, `${why}; nothing had been made`);
+  if (kind === 'undo') return conclude(outcome === 'compensated' ? 'refused' : outcome, why);
+  return conclude(outcome, why);
 }
 
 function whatBlocksTheWayBack(f: Failover): string | null {
   if (f.source.state !== 'alive') return `instances of ${f.cell} fail their health checks`;
   if (f.judgement?.of === 'source' && f.judgement.verdict === 'bad') return `${f.cell} answers with errors`;
   return null;
-}
-
-/** At once, in one change; a synthetic cell that failed is not kept, one that a person sent home is. */
-function undo(f: Failover, aim: Aim & { kind: 'undo' }, nowMs: number): Step {
-  if (f.mayCarry || f.traffic.syntheticBp > 0) {
-    return shift(f, nowMs, { purpose: 'give-back', phase: 'draining', targetBp: 0, why: aim.why });
-  }
-  if (f.synthetic === null) return conclude(aim.outcome === 'compensated' ? 'refused' : aim.outcome, aim.why);
-  const fit = aim.outcome !== 'compensated' && f.synthetic.name !== null && f.synthetic.state !== 'creating';
-  return { kind: fit ? 'rest' : 'retire', phase: 'draining', outcome: aim.outcome, why: aim.why };
 }
 
 /** Watching, if there is anything to watch yet; waiting for a word otherwise. */

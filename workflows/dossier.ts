@@ -34,6 +34,10 @@ export function dossierOf(f: Failover): Dossier {
     firstRisk: f.risk?.first ?? null,
     lastRisk: f.risk?.last ?? null,
     steps: f.steps,
+    ...(f.plan && { plan: f.plan.kind }),
+    ...(f.label && { label: f.label }),
+    ...(f.pages && { pages: f.pages.map(({ atMs, why }) => ({ at: iso(atMs), why })) }),
+    ...(f.took && { took: f.took }),
     entries: f.entries,
   };
 }
@@ -58,6 +62,8 @@ export function details(f: Failover, step: Step): string {
         (drivers.length > 0 ? ` (${drivers.join('; ')})` : ''),
     );
   }
+  if (f.plan) lines.push(`Plan: ${f.plan.kind}`);
+  if (f.limited) lines.push(`Limited to **${f.limited.reach}** (${f.limited.guard}): ${f.limited.why}`);
   if (f.held) lines.push(`**Held by ${f.held.by}**: ${f.held.reason}`);
   if (f.approved) lines.push(`Approved by ${f.approved.by}: ${f.approved.reason}`);
   lines.push('', ...f.entries.slice(-6).map((e) => `- ${e.at.slice(11, 19)} ${e.what}`));
@@ -68,6 +74,7 @@ export function details(f: Failover, step: Step): string {
 export const doing: Record<Step['kind'], string> = {
   load: 'reading policy and blueprint',
   'await-turn': 'waiting for its turn',
+  survey: 'looking at the rest of the fleet',
   ensure: 'making the synthetic cell',
   warm: 'warming the synthetic cell',
   arm: 'arming the synthetic cell',

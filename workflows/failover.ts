@@ -1,8 +1,12 @@
 /** What a failover knows: one plain, serialisable value from which every decision follows. */
 import type { Policy } from '../blueprints/schema';
 import type { RiskEvent } from '../prediction/contracts';
+import type { FleetFacts, TimedStep } from './fleet';
+import type { GuardName, Reach } from './guards';
+import type { Label } from './label';
 import type { Dossier, DossierEntry, Drill, FailoverInput, Outcome, Phase } from './messages';
 import { failoverWorkflowId } from './messages';
+import type { PlanKind } from './plan';
 
 /** Counters of one cell, from which a difference over a time of one's own is a verdict. */
 export interface Totals {
@@ -41,6 +45,12 @@ export interface FailoverContext {
   leftover?: Leftover;
   /** Of a drill: the largest share, in basis points, and the policy that holds once a real prediction ends the practice. */
   drill?: { maxShareBp: number; realPolicy: Policy };
+  /** Counters of the source at the first word of the risk: how it answered while it was well. */
+  beforeOnset?: Totals | null;
+  /** A slower answer has missed the objective. */
+  sloLatencyMs?: number;
+  /** What the guards and the plan are computed from; absent in histories from before them, which go on without. */
+  fleet?: FleetFacts;
 }
 
 export interface SyntheticCell {
@@ -51,8 +61,8 @@ export interface SyntheticCell {
   state: 'creating' | 'ready' | 'warm' | 'armed' | 'gone';
 }
 
-export const shiftPurposes = ['canary', 'step', 'complete', 'ordered', 'reduce', 'give-back'] as const;
-/** Why a share changes. `complete`: all at once; `ordered`: by a person; `reduce`: gradually back; `give-back`: back at once. */
+export const shiftPurposes = ['canary', 'step', 'emergency', 'complete', 'ordered', 'reduce', 'give-back'] as const;
+/** Why a share changes. `emergency`: all at once on a prediction; `complete`: all at once on a death or an order; `ordered`: by a person; `reduce`: gradually back; `give-back`: back at once. */
 export type ShiftPurpose = (typeof shiftPurposes)[number];
 
 /** A judgement of the last change that is still open, or was the last one made. */
@@ -62,12 +72,28 @@ export interface Judgement {
   /** The synthetic cell is judged on the way out, the source on the way back. */
   of: 'synthetic' | 'source';
   baseline: Totals;
+  /** Counters of the service's other cells at that time; null where there are none. */
+  peers?: Totals | null;
   sinceMs: number;
   /** Not settled before this time, however good it looks. */
   notBeforeMs: number;
   /** Without a verdict by then the failover holds. */
   timeoutMs: number;
   verdict: 'open' | 'good' | 'inconclusive' | 'bad';
+}
+
+/** What was seen of the source since it was predicted to fail. */
+export interface Evidence {
+  /** When the risk first reached level `shift`, and by when the failure was predicted. */
+  predictedAtMs: number | null;
+  dueAtMs: number | null;
+  /** The smallest part of its own traffic that the source kept until the failure was due: 1 while nothing was taken. */
+  leastLoad: number;
+  /** When the source was first seen to fail. */
+  failedAtMs: number | null;
+  /** When the risk went, and what part of its traffic the source carried then. */
+  clearedAtMs: number | null;
+  loadWhenCleared: number | null;
 }
 
 export interface Order {
@@ -127,6 +153,28 @@ export interface Failover {
   /** A new episode was heard in the cooldown: a new failover begins with it. */
   anew: RiskEvent | null;
 
+  /** The newest facts about the fleet, and the workflow time at which they came. */
+  fleet?: FleetFacts;
+  fleetAtMs?: number;
+  /** When a survey of the fleet failed last. */
+  surveyFailedAtMs?: number | null;
+  /** How far the trust in the telemetry reached last: part of its hysteresis. */
+  trustReach?: Reach;
+  /** When a person was asked to approve; null while nothing is to be approved. */
+  askedAtMs?: number | null;
+  /** The limit that is narrowest now, and since when. */
+  limited?: { guard: GuardName; reach: Reach; why: string; liftable: boolean; sinceMs: number } | null;
+  /** The plan that was last told. */
+  plan?: { kind: PlanKind; canaryBp: number } | null;
+  /** Why a person was called, each once. */
+  pages?: { atMs: number; why: string }[];
+  /** When the step that is under way was begun, and how long steps took. */
+  stepAtMs?: number;
+  took?: { step: TimedStep; ms: number }[];
+  /** What is needed to say afterwards whether the prediction was right. */
+  evidence?: Evidence;
+  label?: Label | null;
+
   lastWhy: string;
   steps: Dossier['steps'];
   entries: DossierEntry[];
@@ -178,6 +226,12 @@ export function isArmed(f: Failover): boolean {
 /** All the traffic that is this failover's to place: the source's share and what was taken from it. */
 export function shareAtStake(f: Failover): number {
   return f.traffic.sourceBp + f.traffic.syntheticBp;
+}
+
+/** What may be taken on a prediction: a residual share stays at the source, so that its end shows whether that was right. */
+export function largestTake(f: Failover): number {
+  const residualBp = f.context?.policy.residualBp ?? 0;
+  return Math.max(0, Math.min(largestShare(f), shareAtStake(f) - residualBp));
 }
 
 /** The largest share the synthetic cell may carry: all that is at stake, up to its capacity and, in a drill, the drill's share. */

@@ -2,6 +2,8 @@
 import type { RiskEvent } from '../prediction/contracts';
 import { note } from './dossier';
 import type { Failover } from './failover';
+import { trustReach } from './guards';
+import { witness } from './label';
 
 /** Enough for a redelivery after an outage; older ones are caught by their time. */
 const eventsRemembered = 200;
@@ -18,7 +20,9 @@ export function hearRisk(f: Failover, message: unknown, nowMs: number): Failover
   if (f.conclusion) return absorb(heard, event, nowMs);
   if (f.risk && Date.parse(event.at) < Date.parse(f.risk.last.at)) return heard;
 
-  const told = { ...heard, risk: { first: f.risk?.first ?? event, last: event, heardAtMs: nowMs } };
+  const risk = { first: f.risk?.first ?? event, last: event, heardAtMs: nowMs };
+  const asked = event.level === 'shift' ? {} : { askedAtMs: null };
+  const told = witness({ ...heard, ...asked, risk, ...trusted(f, event) }, nowMs);
   if (f.risk?.last.level === event.level) return told;
   return note(told, nowMs, `risk is now at level ${event.level}: ${asSentence(event)}`, {
     eventId: event.eventId,
@@ -45,6 +49,11 @@ function endDrill(f: Failover, nowMs: number): Failover {
   if (!f.context?.drill) return told;
   const { drill, ...context } = f.context;
   return { ...told, context: { ...context, policy: drill.realPolicy } };
+}
+
+/** Before the policy is known nothing is begun on the risk, so no threshold is needed. */
+function trusted(f: Failover, event: RiskEvent): Pick<Failover, 'trustReach'> {
+  return f.context ? { trustReach: trustReach(f, event.trust) } : {};
 }
 
 /** In the cooldown: a new episode after traffic was given back needs protection at once; the rest is late. */

@@ -1,6 +1,9 @@
 /** The messages of `PredictiveFailover`: what starts it, what it is told, what it answers. Plain data, shared with clients. */
 import type { RiskEvent } from '../prediction/contracts';
 import type { Failover } from './failover';
+import type { TimedStep } from './fleet';
+import type { Label } from './label';
+import type { PlanKind } from './plan';
 
 export const phases = [
   'assessing',
@@ -76,6 +79,9 @@ export const workflowTypes = {
   failoverDrill: 'FailoverDrill',
 } as const;
 
+/** Key of the memo that tells other failovers what the risk is put down to. */
+export const causeMemo = 'FailoverCause';
+
 /** Search attributes, registered on the server under these names and types. */
 export const searchAttributes = {
   FailoverPhase: 'KEYWORD',
@@ -118,5 +124,13 @@ export interface Dossier {
   lastRisk: RiskEvent | null;
   /** Traffic steps that were commanded, in order. */
   steps: { at: string; epoch: number; split: Record<string, number>; reason: string; acknowledgedBy: number }[];
+  /** The last plan; those before it are among the entries. */
+  plan?: PlanKind;
+  /** Whether the prediction was right, as far as can be said. */
+  label?: Label;
+  /** Why a person was called. */
+  pages?: { at: string; why: string }[];
+  /** How long steps took, in milliseconds: later plans are made from it. */
+  took?: { step: TimedStep; ms: number }[];
   entries: DossierEntry[];
 }

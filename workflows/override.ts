@@ -75,6 +75,7 @@ function refusal(f: Failover, o: Override): string | null {
   switch (o.action) {
     case 'approve':
       if (f.approved) return `${f.approved.by} has approved already`;
+      if (f.limited?.liftable) return null;
       if (f.context && f.context.policy.autonomy !== 'approve') {
         return `the policy's autonomy is ${f.context.policy.autonomy}: nothing waits for approval`;
       }
@@ -116,7 +117,7 @@ function refusedShare(f: Failover, shareBp: number | undefined): string | null {
 function whatFollows(f: Failover, o: Override): string {
   switch (o.action) {
     case 'approve':
-      return 'traffic moves as soon as the risk justifies it';
+      return `traffic moves as soon as the risk justifies it${f.limited?.liftable ? `, although ${f.limited.why}` : ''}`;
     case 'hold':
       return 'every automatic change is frozen, also on a death of the source, until resume; the cover at priority 1 stays';
     case 'resume':

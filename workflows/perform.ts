@@ -8,9 +8,11 @@ import {
   isCancellation,
   proxyActivities,
 } from '@temporalio/workflow';
+import { measuresOf } from './canary';
 import { doing, dossierOf } from './dossier';
-import type { Failover } from './failover';
+import type { Failover, Judgement } from './failover';
 import { percent } from './failover';
+import { baselinesOf } from './plan';
 import type {
   FailoverActivities,
   JudgeRequest,
@@ -32,6 +34,8 @@ const forward: ActivityOptions = {
   heartbeatTimeout: '4s',
   retry,
 };
+/** A look that is worth nothing when it comes late: it is taken again later. */
+const quick: ActivityOptions = { startToCloseTimeout: '5s', scheduleToCloseTimeout: '10s', retry };
 /** A short call that must come to its end, however long that takes: the way back, and the rescue from a dead cell. */
 const untilDone: ActivityOptions = { startToCloseTimeout: '1 minute', heartbeatTimeout: '4s', retry };
 /** Work that takes its time and heartbeats; a dead worker is noticed within seconds. */
@@ -77,6 +81,10 @@ async function act(f: Failover, step: Step, nowMs: number, interrupted: () => bo
       const request = { ...subject, maxConcurrentFailovers };
       await unless(interrupted, () => activities.awaitTurn.executeWithOptions(options, [request]));
       return { kind: 'turn' };
+    }
+    case 'survey': {
+      const facts = await activities.surveyFleet.executeWithOptions({ ...quick, summary }, [subject]);
+      return { kind: 'surveyed', facts };
     }
     case 'ensure': {
       const { blueprint, zone } = f.context!;
@@ -141,7 +149,7 @@ async function shift(f: Failover, step: ShiftStep) {
     minSourceLoad,
     blueprint: f.context!.blueprint,
   };
-  const isForward = purpose === 'canary' || purpose === 'step';
+  const isForward = purpose === 'canary' || purpose === 'step' || purpose === 'emergency';
   const options = { ...(isForward ? forward : untilDone), summary: `${purpose} to ${percent(targetBp)}: ${step.why}` };
   return activities.shiftTraffic.executeWithOptions({ ...options, summary: options.summary.slice(0, 180) }, [request]);
 }
@@ -187,6 +195,17 @@ function judgeRequest(f: Failover, step: WatchStep, nowMs: number): JudgeRequest
     notBeforeMs: Math.max(0, judgement.notBeforeMs - nowMs),
     intervalMs,
     wanted: wanted[judgement.verdict],
+    ...(judgement.of === 'synthetic' && f.context!.fleet && { canary: canaryRequest(f, judgement) }),
+  };
+}
+
+function canaryRequest(f: Failover, { peers }: Judgement): NonNullable<JudgeRequest['canary']> {
+  const { policy, sloLatencyMs } = f.context!;
+  const isShort = f.plan != null && f.plan.kind !== 'full-canary';
+  return {
+    measures: measuresOf(policy, isShort),
+    baselines: { ...baselinesOf(f), peers: peers ?? null },
+    sloLatencyMs: sloLatencyMs ?? null,
   };
 }
 

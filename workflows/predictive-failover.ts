@@ -14,6 +14,7 @@ import {
   patched,
   setCurrentDetails,
   setHandler,
+  upsertMemo,
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
@@ -25,7 +26,8 @@ import type { Failover } from './failover';
 import { begin } from './failover';
 import { hearRisk } from './hear';
 import type { Dossier, FailoverInput, FailoverResult, Override, OverrideAnswer } from './messages';
-import { queryNames, signalNames, updateNames } from './messages';
+import { causeOf } from './guards';
+import { causeMemo, queryNames, signalNames, updateNames } from './messages';
 import { answer, hearCancellation, hearOverride } from './override';
 import { perform } from './perform';
 import { intend, record } from './record';
@@ -92,6 +94,8 @@ export async function predictiveFailover(
     told = standing;
     const kind = isDrillNoMore ? [{ key: kindKey, value: 'prediction' }] : [];
     upsertSearchAttributes([...searchable(failover), ...kind]);
+    // Absent in runs from before the fleet was looked at.
+    if (failover.context?.fleet) upsertMemo({ [causeMemo]: causeOf(failover) });
   }
 
   /** The step itself, left early when a message or a result makes another one better. */

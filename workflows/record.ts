@@ -1,9 +1,13 @@
 /** What a step changes in what a failover knows: before it (so that a crash finds the way back prepared) and after it. */
-import { holdAtMostMs, isEvacuated } from './aim';
+import { asks, holdAtMostMs, isEvacuated } from './aim';
 import { iso, note } from './dossier';
 import type { Failover, FailoverContext, Judgement, Leftover, SourceState } from './failover';
-import { largestShare, percent } from './failover';
+import { largestTake, percent } from './failover';
+import type { TimedStep } from './fleet';
+import { cooldownOf, limitsOn, trustReach } from './guards';
+import { labelOf, witness } from './label';
 import type { Phase } from './messages';
+import { planOf } from './plan';
 import type { Acknowledgement, Observation, ShiftResult, ShiftStep, Step, StepResult } from './steps';
 
 const refusedChangeRetryMs = 3000;
@@ -13,7 +17,7 @@ const refusedChangeRetryMs = 3000;
  * what is set here, so it is in place before the side effect.
  */
 export function intend(f: Failover, step: Step, nowMs: number): Failover {
-  const next = explain(enter(f, step.phase, nowMs), step, nowMs);
+  const next = considered(explain(enter(f, step.phase, nowMs), step, nowMs), step, nowMs);
   if (step.kind === 'ensure') {
     const unknown = { name: null, instances: 0, reused: false, state: 'creating' as const };
     return { ...next, synthetic: next.synthetic ?? unknown };
@@ -22,18 +26,70 @@ export function intend(f: Failover, step: Step, nowMs: number): Failover {
   if (step.kind !== 'conclude') return next;
 
   const { outcome, reason } = step;
-  const cooldownUntilMs = nowMs + (f.context?.policy.cooldownS ?? 0) * 1000;
+  const cooldownUntilMs = nowMs + cooldownOf(f, f.synthetic !== null && outcome !== 'failed-over', nowMs);
   // A risk that rose again while the synthetic cell was being sent to rest is the next failover's.
   const anew = outcome === 'drained' && !f.order && f.risk && f.risk.last.level !== 'clear' ? f.risk.last : null;
+  const label = f.context?.fleet ? labelOf(next, nowMs) : null;
+  const told = label ? note(next, nowMs, `the prediction: ${label.kind}; ${label.why}`, { label }) : next;
   return {
-    ...note(next, nowMs, `ended as ${outcome}: ${reason}`),
+    ...note(told, nowMs, `ended as ${outcome}: ${reason}`),
+    label,
     anew,
     conclusion: { outcome, reason, atMs: nowMs, cooldownUntilMs, saved: false },
   };
 }
 
+/** What it knows about its own freedom and its plan is told when it changes: these lines say why nothing else was done. */
+function considered(f: Failover, step: Step, nowMs: number): Failover {
+  if (!f.context?.fleet || f.conclusion) return { ...f, stepAtMs: nowMs };
+  let next: Failover = { ...f, stepAtMs: nowMs };
+  const [narrowest] = limitsOn(f, nowMs);
+  if (narrowest?.why !== f.limited?.why) {
+    const { guard, reach, why, liftable } = narrowest ?? {};
+    const sinceMs = f.limited && f.limited.guard === guard ? f.limited.sinceMs : nowMs;
+    const limited = guard && reach ? { guard, reach, why: why!, liftable: liftable!, sinceMs } : null;
+    const what = limited ? `limited to ${reach} (${guard}): ${why}` : `no longer limited: ${f.limited?.why}`;
+    next = note({ ...next, limited }, nowMs, what);
+    if (narrowest?.page) next = page(next, nowMs, narrowest.why);
+  }
+  const plan = f.risk?.last.level === 'shift' ? planOf(f, nowMs) : null;
+  if (plan && plan.kind !== f.plan?.kind) {
+    const { kind, why, ...evidence } = plan;
+    next = note(next, nowMs, `plan ${kind}: ${why}`, evidence);
+  }
+  if (plan) next = { ...next, plan: { kind: plan.kind, canaryBp: plan.canaryBp } };
+  if (asks(f) && f.askedAtMs == null) {
+    const { waitS, byDefault } = f.context.policy.approval;
+    const silence = byDefault === 'act' ? `goes on by itself after ${waitS} s unless somebody objects` : 'waits';
+    next = page({ ...next, askedAtMs: nowMs }, nowMs, `a person is asked to approve; the failover ${silence}`);
+  }
+  return step.kind === 'watch' && step.why.startsWith('a person is needed') ? page(next, nowMs, step.why) : next;
+}
+
+/** Calls a person, once for each reason. */
+function page(f: Failover, nowMs: number, why: string): Failover {
+  const pages = f.pages ?? [];
+  if (pages.some((p) => p.why === why)) return f;
+  const told = note(f, nowMs, `a person is called: ${why}`, { page: true });
+  return { ...told, pages: [...pages, { atMs: nowMs, why }].slice(-50) };
+}
+
+const timed: Partial<Record<Step['kind'], TimedStep>> = { ensure: 'ensure', warm: 'warm', arm: 'arm', shift: 'shift' };
+
+/** How long it took is kept for later plans; an idle cell that is taken again says nothing about making one. */
+function timedStep(f: Failover, step: Step, result: StepResult, nowMs: number): Failover {
+  const name = timed[step.kind];
+  const isReused = result.kind === 'ensured' && result.result.reused;
+  if (!name || isReused || result.kind === 'failed' || result.kind === 'nothing' || f.stepAtMs === undefined) return f;
+  return { ...f, took: [...(f.took ?? []), { step: name, ms: Math.max(0, nowMs - f.stepAtMs) }].slice(-100) };
+}
+
 /** After a step: what it came to. */
 export function record(f: Failover, step: Step, result: StepResult, nowMs: number): Failover {
+  return witness(recorded(timedStep(f, step, result, nowMs), step, result, nowMs), nowMs);
+}
+
+function recorded(f: Failover, step: Step, result: StepResult, nowMs: number): Failover {
   switch (result.kind) {
     case 'nothing':
       return f;
@@ -50,11 +106,15 @@ export function record(f: Failover, step: Step, result: StepResult, nowMs: numbe
         epoch: context.epoch,
       };
       const what = `policy ${context.policy.autonomy}, blueprint ${context.blueprint.name}@${context.blueprint.version}`;
-      const told = note({ ...f, context, traffic }, nowMs, `${what}; ${f.cell} carries ${percent(context.sourceBp)}`);
+      const known: Failover = { ...f, context, traffic, ...(context.fleet && { fleetAtMs: nowMs }) };
+      if (f.risk) known.trustReach = trustReach(known, f.risk.last.trust);
+      const told = note(known, nowMs, `${what}; ${f.cell} carries ${percent(context.sourceBp)}`);
       return context.leftover ? takenUp(told, context, context.leftover, nowMs) : told;
     }
     case 'turn':
       return { ...f, hasTurn: true };
+    case 'surveyed':
+      return { ...f, fleet: result.facts, fleetAtMs: nowMs, surveyFailedAtMs: null };
     case 'ensured': {
       const { cell, instances, reused, tookMs } = result.result;
       const how = reused ? 'an idle synthetic cell was taken again' : 'a synthetic cell was made';
@@ -98,7 +158,7 @@ function takenUp(f: Failover, context: FailoverContext, leftover: Leftover, nowM
     traffic: { ...f.traffic, syntheticBp: shareBp },
     judgement: judgementOfLeftover(f, context, leftover, nowMs),
   };
-  const evacuatedAtMs = isEvacuated(next, largestShare(next)) ? nowMs : null;
+  const evacuatedAtMs = isEvacuated(next, largestTake(next)) ? nowMs : null;
   return note({ ...next, evacuatedAtMs }, nowMs, `${what}: this failover goes on from there`, { leftover });
 }
 
@@ -130,19 +190,25 @@ function done(f: Failover, step: Step): Failover {
  * better: the failover then holds itself and asks for a person, whose `resume` tries again.
  */
 function failed(f: Failover, step: Step, reason: string, nowMs: number): Failover {
+  if (step.kind === 'survey') return { ...f, surveyFailedAtMs: nowMs };
   const told = note(f, nowMs, `${step.kind}${step.kind === 'shift' ? ` (${step.purpose})` : ''} failed: ${reason}`);
   const what = `${step.kind} failed: ${reason}`;
-  const isForward =
+  const leadsForward =
     step.kind === 'load' ||
     step.kind === 'await-turn' ||
     step.kind === 'ensure' ||
     step.kind === 'warm' ||
     step.kind === 'arm' ||
-    (step.kind === 'shift' && (step.purpose === 'canary' || step.purpose === 'step'));
-  if (isForward) return { ...told, trouble: f.trouble ?? what };
+    (step.kind === 'shift' && isForward(step.purpose));
+  if (leadsForward) return { ...told, trouble: f.trouble ?? what };
   if (step.kind === 'save') return done(told, step);
   const order = step.kind === 'shift' && step.purpose === 'ordered' ? { orderedStepBp: null } : {};
   return { ...told, ...order, held: { by: 'understudy', reason: `${what}; resume to try again`, sinceMs: nowMs } };
+}
+
+/** Those that a prediction makes. */
+function isForward(purpose: ShiftStep['purpose']): boolean {
+  return purpose === 'canary' || purpose === 'step' || purpose === 'emergency';
 }
 
 function shifted(f: Failover, step: ShiftStep, result: ShiftResult, nowMs: number): Failover {
@@ -175,11 +241,11 @@ function shifted(f: Failover, step: ShiftStep, result: ShiftResult, nowMs: numbe
     // It took what it could: the capacity is what was granted.
     next = { ...next, traffic: { ...next.traffic, capacityBp: syntheticBp } };
   }
-  const evacuated = isEvacuated(next, largestShare(next)) && step.purpose !== 'reduce';
+  const evacuated = isEvacuated(next, largestTake(next)) && step.purpose !== 'reduce';
   next = { ...next, evacuatedAtMs: evacuated ? (f.evacuatedAtMs ?? nowMs) : null };
   // A proxy that refused the configuration serves the old one: two truths about one split are worse than none.
   const refusals = result.acknowledgement.refused;
-  if (refusals.length > 0 && (step.purpose === 'canary' || step.purpose === 'step')) {
+  if (refusals.length > 0 && isForward(step.purpose)) {
     const first = refusals[0];
     return { ...next, trouble: `proxy ${first?.node} refused the split: ${first?.reason}` };
   }
@@ -193,11 +259,13 @@ function judgementOf(f: Failover, step: ShiftStep, result: ShiftResult, nowMs: n
   switch (step.purpose) {
     case 'canary':
     case 'step':
+    case 'emergency':
     case 'ordered':
       return {
         ...common,
         of: 'synthetic',
         baseline: result.totals.synthetic,
+        peers: result.totals.peers ?? null,
         notBeforeMs: nowMs + (step.purpose === 'canary' ? 0 : stepIntervalS * 1000),
         timeoutMs: nowMs + Math.max(canaryTimeoutS, stepIntervalS) * 1000,
       };
@@ -249,7 +317,8 @@ function judged(f: Failover, seen: Observation, nowMs: number): Failover {
   }
   if (seen.verdict === 'good' && judgement.verdict !== 'good') {
     const baseline = seen.totals[judgement.of];
-    const settled = { ...f, judgement: { ...judgement, verdict: 'good' as const, baseline } };
+    const peers = seen.totals.peers ?? judgement.peers ?? null;
+    const settled = { ...f, judgement: { ...judgement, verdict: 'good' as const, baseline, peers } };
     const next = { ...settled, proven: f.proven || judgement.of === 'synthetic' };
     return note(next, nowMs, `${cell} passed its judgement: ${figures(seen)}`, evidence);
   }
@@ -262,7 +331,8 @@ function judged(f: Failover, seen: Observation, nowMs: number): Failover {
 
 function figures(seen: Observation): string {
   if (!seen.judged) return 'no load report covers it';
-  return `${seen.judged.errors} errors in ${seen.judged.requests} requests`;
+  const against = seen.against ? `, judged against ${seen.against}` : '';
+  return `${seen.judged.errors} errors in ${seen.judged.requests} requests${against}`;
 }
 
 function sourceSentence(f: Failover, seen: Observation): string {

@@ -1,5 +1,7 @@
 /** The steps a failover can take, and what the activities that carry them out are told and answer. */
 import type { RiskEvent } from '../prediction/contracts';
+import type { FleetFacts } from './fleet';
+import type { Baselines, Measures } from './canary';
 import type { FailoverContext, Judgement, ShiftPurpose, SourceState, Totals } from './failover';
 import type { DecisionActivities } from './tell-decisions';
 import type { Dossier, Drill, Outcome, Phase } from './messages';
@@ -37,7 +39,7 @@ export interface WaitStep extends Because {
 }
 
 export type Step =
-  | (Because & { kind: 'load' | 'await-turn' | 'ensure' | 'warm' | 'arm' })
+  | (Because & { kind: 'load' | 'await-turn' | 'survey' | 'ensure' | 'warm' | 'arm' })
   | (Because & { kind: 'rest' | 'retire'; outcome: Outcome })
   | ShiftStep
   | WatchStep
@@ -113,7 +115,16 @@ export interface ShiftResult {
   syntheticBp: number;
   capacityBp: number | null;
   epoch: number;
-  totals: { source: Totals; synthetic: Totals };
+  totals: CellTotals;
+  /** The fleet-wide stop refused the change. */
+  stopped?: boolean;
+}
+
+/** Counters of the two cells and, together, of the service's other cells; null where there are none. */
+export interface CellTotals {
+  source: Totals;
+  synthetic: Totals;
+  peers?: Totals | null;
 }
 
 export interface JudgeRequest {
@@ -127,6 +138,8 @@ export interface JudgeRequest {
   intervalMs: number;
   /** Which verdict ends the watch: after a good one only a bad one does, and the other way round. */
   wanted: 'any' | 'good' | 'bad';
+  /** The sequential test of the synthetic cell. Absent: the plain ratio, as in runs from before it. */
+  canary?: { measures: Measures; baselines: Baselines; sloLatencyMs: number | null };
 }
 
 export interface WatchRequest extends Subject {
@@ -151,7 +164,9 @@ export interface Observation {
   syntheticBp: number;
   capacityBp: number | null;
   epoch: number;
-  totals: { source: Totals; synthetic: Totals };
+  totals: CellTotals;
+  /** What it was judged against, in words; absent where nothing was judged, or by the plain ratio. */
+  against?: string;
   /** Per cell, as the load reports say. */
   rates: Record<string, { requestsPerSecond: number; errorRatio: number; ageMs: number }>;
 }
@@ -161,6 +176,8 @@ export interface FailoverActivities extends DecisionActivities {
   loadContext(request: Subject): Promise<FailoverContext>;
   /** Returns when fewer than the allowed number of older failovers of the service are under way. */
   awaitTurn(request: Subject & { maxConcurrentFailovers: number }): Promise<void>;
+  /** What happens in the rest of the fleet, and what happened to this service lately. */
+  surveyFleet(request: Subject): Promise<FleetFacts>;
   ensureSyntheticCell(request: EnsureRequest): Promise<EnsureResult>;
   warmSyntheticCell(request: SyntheticSubject): Promise<WarmResult>;
   armCell(request: SyntheticSubject): Promise<Acknowledgement>;
@@ -179,6 +196,7 @@ export interface FailoverActivities extends DecisionActivities {
 export type StepResult =
   | { kind: 'loaded'; context: FailoverContext }
   | { kind: 'turn' }
+  | { kind: 'surveyed'; facts: FleetFacts }
   | { kind: 'ensured'; result: EnsureResult }
   | { kind: 'warmed'; result: WarmResult }
   | { kind: 'armed'; result: Acknowledgement }

@@ -22,7 +22,7 @@ import { judgeSynthetic } from '../../workflows/judge';
 import type { Decision } from '../../workflows/decisions';
 import { searchAttributes, type Dossier } from '../../workflows/messages';
 import type { FailoverActivities, Observation, ShiftRequest, WatchRequest } from '../../workflows/steps';
-import { contextOf, policyOf, riskEvent } from './failover-world';
+import { contextOf, factsOf, policyOf, riskEvent } from './failover-world';
 
 let bundle: Promise<WorkflowBundleWithSourceMap> | undefined;
 
@@ -91,6 +91,7 @@ export class ScriptedCells {
     return {
       loadContext: counted('loadContext', async () => this.context),
       awaitTurn: counted('awaitTurn', async () => undefined),
+      surveyFleet: counted('surveyFleet', async () => this.context.fleet ?? factsOf()),
       ensureSyntheticCell: counted('ensureSyntheticCell', async () => ({
         cell: 'shop-a-understudy-1',
         instances: 2,

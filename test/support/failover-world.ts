@@ -3,9 +3,11 @@ import { policySchema, type Policy } from '../../blueprints/schema';
 import type { RiskEvent, RiskLevel } from '../../prediction/contracts';
 import { decide } from '../../workflows/decide';
 import type { Failover, FailoverContext, Leftover, SourceState } from '../../workflows/failover';
+import type { FleetFacts, RisingCell } from '../../workflows/fleet';
 import { begin } from '../../workflows/failover';
 import { hearRisk } from '../../workflows/hear';
-import { judgeSynthetic } from '../../workflows/judge';
+import { measuresOf } from '../../workflows/canary';
+import { judgeCanary, judgeSynthetic } from '../../workflows/judge';
 import type { Override } from '../../workflows/messages';
 import { hearOverride } from '../../workflows/override';
 import { intend, record } from '../../workflows/record';
@@ -28,6 +30,36 @@ export function contextOf(overrides: Partial<FailoverContext> = {}): FailoverCon
     sourceBp: 5000,
     capacityBp: null,
     epoch: 1,
+    ...overrides,
+  };
+}
+
+/** A fleet in which nothing else happens: two cells, quick steps, 100 requests/s. */
+export function factsOf(overrides: Partial<FleetFacts> = {}): FleetFacts {
+  return {
+    atMs: startMs,
+    stop: null,
+    rising: [],
+    population: { fleet: 20, 'service:shop': 2, 'zone:local': 20, 'blueprint:shop@1': 2 },
+    past: [],
+    standbyCellHours: 0,
+    durations: {
+      ensure: [1000, 1100, 1200, 1300, 1500],
+      warm: [900, 900, 900, 1000, 1000],
+      arm: [20, 20, 20, 20, 30],
+      shift: [20, 20, 20, 20, 30],
+    },
+    requestsPerSecond: 100,
+    blueprintAgeMs: 30 * 24 * 3_600_000,
+    ...overrides,
+  };
+}
+
+/** Another cell that is predicted to fail. */
+export function risingCell(cell: string, overrides: Partial<RisingCell> = {}): RisingCell {
+  return {
+    ...{ service: 'other', cell, zone: 'local', blueprint: 'other@1', sinceMs: startMs, isActive: true },
+    ...{ metric: 'heap.used_bytes', model: 'test' },
     ...overrides,
   };
 }
@@ -56,6 +88,8 @@ export function riskEvent(level: RiskLevel, atMs: number, episode = 1): RiskEven
   };
 }
 
+export type RiskOptions = { episode?: number; ageMs?: number } & Partial<RiskEvent>;
+
 /** Carries out the steps of one failover against itself, one at a time, with a clock of its own. */
 export class World {
   nowMs = startMs;
@@ -67,6 +101,8 @@ export class World {
   syntheticErrorRatio = 0;
   requestsPerSecond = 100;
   capacityBp: number | null;
+  /** What the next survey finds. */
+  facts: FleetFacts;
   readonly taken: { step: Step; risk: RiskEvent | undefined; atMs: number; source: SourceState; held: boolean }[] = [];
   private epoch = 1;
   private readonly seen = { requests: 0, errors: 0 };
@@ -75,11 +111,13 @@ export class World {
     this.sourceBp = context.sourceBp;
     this.syntheticBp = context.leftover?.shareBp ?? 0;
     this.capacityBp = context.capacityBp;
+    this.facts = context.fleet ?? factsOf();
     this.failover = begin({ service: 'shop', cell: 'shop-a' }, 'run-1', this.nowMs);
   }
 
-  risk(level: RiskLevel, { episode = 1, ageMs = 0 } = {}): this {
-    this.failover = hearRisk(this.failover, riskEvent(level, this.nowMs - ageMs, episode), this.nowMs);
+  risk(level: RiskLevel, { episode = 1, ageMs = 0, ...rest }: RiskOptions = {}): this {
+    const event = { ...riskEvent(level, this.nowMs - ageMs, episode), ...rest };
+    this.failover = hearRisk(this.failover, event, this.nowMs);
     return this;
   }
 
@@ -111,9 +149,12 @@ export class World {
   }
 
   /** Advances, repeating the risk as the scoring worker does, until the step is one that is wanted. */
-  until(wanted: (step: Step) => boolean, { risk, steps = 500 }: { risk?: RiskLevel; steps?: number } = {}): Step {
+  until(
+    wanted: (step: Step) => boolean,
+    { risk, steps = 500, ...options }: { risk?: RiskLevel; steps?: number } & RiskOptions = {},
+  ): Step {
     for (let i = 0; i < steps; i++) {
-      if (risk) this.risk(risk);
+      if (risk) this.risk(risk, options);
       if (wanted(this.next())) return this.next();
       this.advance();
     }
@@ -130,6 +171,8 @@ export class World {
         return { kind: 'loaded', context: this.context };
       case 'await-turn':
         return { kind: 'turn' };
+      case 'survey':
+        return { kind: 'surveyed', facts: { ...this.facts, atMs: this.nowMs } };
       case 'ensure':
         this.pass(1500);
         return { kind: 'ensured', result: { cell: 'shop-a-understudy-1', instances: 2, reused: false, tookMs: 1500 } };
@@ -198,7 +241,9 @@ export class World {
       const errors = this.seen.errors - judgement.baseline.errors;
       judged = { requests, errors, errorRatio: requests ? errors / requests : 0 };
       const { canaryMinRequests: minRequests, maxErrorRatio } = this.context.policy;
-      verdict = judgeSynthetic({ requests, errors }, { minRequests, maxErrorRatio });
+      verdict = this.context.fleet
+        ? this.judgeBySequence({ requests, errors })
+        : judgeSynthetic({ requests, errors }, { minRequests, maxErrorRatio });
       if (verdict === 'good' && (this.nowMs < judgement.notBeforeMs || judgement.verdict === 'good')) verdict = null;
     } else if (judgement && this.nowMs >= judgement.notBeforeMs) {
       verdict = 'good';
@@ -218,6 +263,14 @@ export class World {
       totals: { source: { requests: 0, errors: 0 }, synthetic: counted },
       rates: {},
     };
+  }
+
+  private judgeBySequence(seen: { requests: number; errors: number }) {
+    const { policy, sloErrorRatio } = this.context;
+    const isShort = this.failover.plan != null && this.failover.plan.kind !== 'full-canary';
+    const baselines = { peers: null, beforeOnset: null, sloErrorRatio };
+    const request = { measures: measuresOf(policy, isShort), baselines, sloLatencyMs: null };
+    return judgeCanary(seen, null, null, request, policy.canaryMinRequests).verdict;
   }
 
   private pass(ms: number): void {

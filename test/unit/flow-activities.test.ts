@@ -8,6 +8,7 @@ import type { CellRecord } from '../../blueprints/records';
 import { policySchema } from '../../blueprints/schema';
 import type { ApplyResult, CellTraffic, TrafficView } from '../../envoy/traffic-client';
 import { quietRuntime } from '../support/failover-bench';
+import { factsOf } from '../support/failover-world';
 
 const failover = 'failover/shop/shop-a';
 const synthetic = 'shop-a-understudy-1';
@@ -166,7 +167,7 @@ describe('A synthetic cell that is sent away', () => {
 
 describe('What a failover reads before it begins', () => {
   const load = (fake: FakePorts, of = failover) =>
-    assessing(fake.ports()).loadContext({ failover: of, service: 'shop', cell: 'shop-a' });
+    assessing(fake.ports(), async () => factsOf()).loadContext({ failover: of, service: 'shop', cell: 'shop-a' });
 
   it('names the synthetic cell that it still holds, with its share and its counters', async () => {
     const fake = new FakePorts();

@@ -3,8 +3,10 @@ import fc from 'fast-check';
 import { holdAtMostMs } from '../../workflows/aim';
 import { decide } from '../../workflows/decide';
 import { outcomes, overrideActions, phases, type OverrideAction, type Phase } from '../../workflows/messages';
+import { reachOf } from '../../workflows/guards';
 import { acceptedIn, answer } from '../../workflows/override';
-import { World, contextOf, leftoverOf, policyOf, startMs } from '../support/failover-world';
+import { followers } from '../../workflows/transitions';
+import { World, contextOf, factsOf, leftoverOf, policyOf, risingCell, startMs } from '../support/failover-world';
 
 const isFinish = (step: { kind: string }) => step.kind === 'finish';
 const isWatch = (step: { kind: string }) => step.kind === 'watch';
@@ -424,6 +426,21 @@ describe('over random lives, a failover', () => {
     },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('failure' as const) }) },
     {
+      weight: 1,
+      arbitrary: fc.record({
+        kind: fc.constant('fleet' as const),
+        fleet: fc.constantFrom('quiet', 'stopped', 'rising', 'spent', 'flapping'),
+      }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constant('doubt' as const),
+        trust: fc.constantFrom(0, 0.3, 0.55, 1),
+        p10: fc.constantFrom(null, 0.5, 5, 30),
+      }),
+    },
+    {
       weight: 2,
       arbitrary: fc.record({
         kind: fc.constant('order' as const),
@@ -446,9 +463,25 @@ describe('over random lives, a failover', () => {
       else if (event.kind === 'source') world.source = event.state;
       else if (event.kind === 'errors') world.syntheticErrorRatio = event.ratio;
       else if (event.kind === 'capacity') world.capacityBp = event.bp;
+      else if (event.kind === 'fleet') world.facts = fleets[event.fleet]();
+      else if (event.kind === 'doubt') doubt(world, event.trust, event.p10, episode);
       else if (event.kind === 'failure') checked(world, true);
       else world.order({ action: event.action, shareBp: event.shareBp });
     }
+  }
+
+  const flap = { cell: 'shop-a', outcome: 'drained' as const, endedAtMs: startMs, hadCell: true };
+  const fleets = {
+    quiet: () => factsOf(),
+    stopped: () => factsOf({ stop: { by: 'ada', reason: 'test' } }),
+    rising: () => factsOf({ rising: ['b', 'c', 'd', 'e'].map((cell) => risingCell(cell)) }),
+    spent: () => factsOf({ standbyCellHours: 1000 }),
+    flapping: () => factsOf({ past: [flap, flap, flap, flap] }),
+  };
+
+  function doubt(world: World, trust: number, p10: number | null, episode: number): void {
+    world.nowMs += 1;
+    world.risk('shift', { trust, episode, timeToFailureS: { p10, p50: p10, p90: null } });
   }
 
   /** One step, and what must hold at every step. */
@@ -456,7 +489,12 @@ describe('over random lives, a failover', () => {
     const { failover } = world;
     const before = world.syntheticBp;
     const known = { ...failover.traffic };
+    const phaseBefore = failover.phase;
+    const { reach } = reachOf(failover, world.nowMs);
     const step = world.advance({ failing });
+    for (const [from, to] of phaseChanges(phaseBefore, world, failover.phaseTimes.length)) {
+      expect(followers[from], `${from} ▶ ${to}`).to.include(to);
+    }
     const atStake = world.context.sourceBp + (world.context.leftover?.shareBp ?? 0);
     expect(world.sourceBp + world.syntheticBp, 'shares add up').to.equal(atStake);
     if (step.kind !== 'shift') return;
@@ -466,7 +504,13 @@ describe('over random lives, a failover', () => {
         Math.max(known.capacityBp ?? 10_000, 0),
       );
     }
-    if (step.purpose === 'canary' || step.purpose === 'step') {
+    if (step.purpose === 'canary' || step.purpose === 'step' || step.purpose === 'emergency') {
+      expect(
+        failover.context?.fleet ? failover.traffic.capacityBp : 0,
+        'no shift without a measured load',
+      ).to.not.equal(null);
+      expect(['canary', 'shift'], 'no shift beyond what the guards allow').to.include(reach);
+      if (reach === 'canary') expect(step.purpose, 'a canary and no more').to.equal('canary');
       expect(failover.held, 'a hold is not broken').to.equal(null);
       expect(failover.risk?.last.level, 'no shift on low-level risk').to.equal('shift');
       const ageMs = world.taken.at(-1)!.atMs - Date.parse(failover.risk!.last.at);
@@ -479,6 +523,11 @@ describe('over random lives, a failover', () => {
     if (step.purpose === 'reduce') expect(failover.held, 'a hold is not broken on the way back').to.equal(null);
   }
 
+  function phaseChanges(before: Phase, world: World, known: number): [Phase, Phase][] {
+    const entered = world.failover.phaseTimes.slice(known).map((p) => p.phase);
+    return entered.map((phase, i) => [i === 0 ? before : entered[i - 1]!, phase]);
+  }
+
   it('keeps its invariants and always ends in a named outcome with a reason', () => {
     fc.assert(
       fc.property(
@@ -486,11 +535,16 @@ describe('over random lives, a failover', () => {
         fc.constantFrom('act', 'act', 'approve', 'advise', 'observe'),
         fc.constantFrom(null, 0, 2500),
         fc.constantFrom(0, 0, 2000, 5000),
-        (life, autonomy, capacityBp, leftBp) => {
-          const policy = policyOf({ autonomy: autonomy as 'act', holdAtMostS: 60 });
+        fc.boolean(),
+        (life, autonomy, capacityBp, leftBp, knowsFleet) => {
+          const approval = { waitS: 30, byDefault: 'act' as const };
+          const policy = policyOf({ autonomy: autonomy as 'act', holdAtMostS: 60, operatorWaitS: 60, approval });
           const left = leftBp > 0 ? { sourceBp: 5000 - leftBp, leftover: leftoverOf(leftBp) } : {};
-          const world = new World(contextOf({ policy, capacityBp, ...left }));
+          const fleet = knowsFleet ? { fleet: factsOf() } : {};
+          const world = new World(contextOf({ policy, capacityBp, ...left, ...fleet }));
           live(world, life);
+          // A fleet that is stopped goes on one day.
+          world.facts = factsOf();
           // A hold lasts until a person ends it: one does.
           const ended = () => ['finish', 'begin-anew'].includes(world.next().kind);
           for (let i = 0; i < 2000 && !ended(); i++) {
