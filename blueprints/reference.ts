@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { packageRoot } from '../package-root';
 import { metricNames, metrics } from '../prediction/metrics';
 import { decisionEventSchema } from './decision-events';
+import { failoversPage } from './failover-reference';
 import { blueprintSchema, cellSchema, documentSchema, serviceSchema } from './schema';
 import { settingsSchema } from './settings';
 
@@ -38,6 +39,7 @@ export function publishedFiles(): Record<string, string> {
     ),
     'docs/configuration.md': configurationPage(),
     'docs/metrics.md': metricsPage(),
+    'docs/failovers.md': failoversPage(),
   };
 }
 

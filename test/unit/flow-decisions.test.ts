@@ -556,7 +556,7 @@ describe('over random lives, a failover', () => {
           expect(world.failover.conclusion?.reason).to.not.equal('');
         },
       ),
-      { numRuns: 1000 },
+      { numRuns: 600 },
     );
   }).timeout(60_000);
 
