@@ -31,7 +31,10 @@ const statuses: Record<string, RunFact['status']> = {
 
 export function reconciliation(ports: CarePorts): ReconcileActivities {
   const { store, traffic, cells, client } = ports;
-  const { restAtIdle, retireSyntheticCell } = syntheticCells({ ...ports, failovers: { ahead: async () => 0 } });
+  const { restAtIdle, retireSyntheticCell } = syntheticCells({
+    ...ports,
+    failovers: { ahead: async () => 0, predicted: async () => [] },
+  });
 
   async function look(service: ServiceRecord, standing: ObservedCell[] | null, graceS: number): Promise<Finding[]> {
     return findings(await factsOf(service, standing, graceS));

@@ -1,12 +1,12 @@
 /** The expected-cost ledger: what each failover averted, or cost for nothing, entered at its end and summed by month. */
 import { sql, type Kysely } from 'kysely';
+import type { LabelKind } from '../workflows/label';
 import type { Dossier, Outcome } from '../workflows/messages';
 import type { Policy } from './schema';
 import type { Tables } from './tables';
 
 /** What became of the source after the shift; `unknown` where nobody could look. */
-export const labels = ['confirmed', 'averted', 'false', 'unknown'] as const;
-export type LedgerLabel = (typeof labels)[number];
+export type LedgerLabel = LabelKind;
 
 export interface LedgerEntry {
   /** `takeover`: of a run that a reconciliation started, without any prediction. */
@@ -58,9 +58,7 @@ export function ledgerEntry(dossier: Dossier, policy: Pick<Policy, 'outageMinute
  * that died after it was evacuated has confirmed the prediction.
  */
 function labelOf(dossier: Dossier): LedgerLabel {
-  const { label } = dossier as { label?: unknown };
-  const said = typeof label === 'object' && label !== null ? (label as { label?: unknown }).label : label;
-  if (labels.includes(said as LedgerLabel)) return said as LedgerLabel;
+  if (dossier.label) return dossier.label.kind;
   return dossier.outcome === 'failed-over' && / is dead/.test(dossier.reason ?? '') ? 'confirmed' : 'unknown';
 }
 

@@ -5,7 +5,7 @@ import { riskEvent, startMs } from '../support/failover-world';
 
 const at = (minutes: number) => new Date(startMs + minutes * 60_000).toISOString();
 
-function dossierOf(change: Partial<Dossier> & { label?: unknown } = {}): Dossier {
+function dossierOf(change: Partial<Dossier> = {}): Dossier {
   const step = { epoch: 2, split: { 'shop-a': 3000, synthetic: 2000 }, reason: 'step', acknowledgedBy: 1 };
   return {
     failover: 'failover/shop/shop-a',
@@ -42,7 +42,7 @@ describe('The ledger', () => {
   });
 
   it('counts the share that was kept out of an outage, once the label says that there was one', () => {
-    const entry = ledgerEntry(dossierOf({ label: 'averted' }), policy);
+    const entry = ledgerEntry(dossierOf({ label: { kind: 'averted', why: 'test' } }), policy);
     expect(entry).to.deep.include({ label: 'averted', avertedMinutes: 10, falseAlarm: false });
   });
 
@@ -55,7 +55,7 @@ describe('The ledger', () => {
   });
 
   it('counts a false alarm and what it cost, from when the cell was made', () => {
-    const entry = ledgerEntry(dossierOf({ label: 'false' }), policy);
+    const entry = ledgerEntry(dossierOf({ label: { kind: 'false', why: 'test' } }), policy);
     expect(entry).to.deep.include({ falseAlarm: true, avertedMinutes: 0, standbyCellHours: 0.5 });
   });
 
@@ -65,7 +65,10 @@ describe('The ledger', () => {
   });
 
   it('counts neither drills nor take-overs as predictions, but their hours', () => {
-    const drill = ledgerEntry(dossierOf({ drill: { id: 'd', shareBp: 100 }, label: 'false' }), policy);
+    const drill = ledgerEntry(
+      dossierOf({ drill: { id: 'd', shareBp: 100 }, label: { kind: 'false', why: 'test' } }),
+      policy,
+    );
     expect(drill).to.deep.include({ kind: 'drill', label: null, falseAlarm: false, expectedMinutes: 0 });
     expect(drill?.standbyCellHours).to.equal(0.5);
     const firstRisk = { ...riskEvent('clear', startMs), model: 'reconciliation' };

@@ -556,9 +556,9 @@ describe('over random lives, a failover', () => {
           expect(world.failover.conclusion?.reason).to.not.equal('');
         },
       ),
-      { numRuns: 600 },
+      { numRuns: 300 },
     );
-  }).timeout(60_000);
+  }).timeout(120_000);
 
   it('decides the same from the same knowledge, and waits only for times to come', () => {
     fc.assert(
@@ -573,7 +573,7 @@ describe('over random lives, a failover', () => {
       }),
       { numRuns: 500 },
     );
-  }).timeout(60_000);
+  }).timeout(120_000);
 
   it('survives being written down at any point: all it knows is plain data', () => {
     const world = new World().risk('shift');
