@@ -116,8 +116,6 @@ export interface ShiftResult {
   capacityBp: number | null;
   epoch: number;
   totals: CellTotals;
-  /** The fleet-wide stop refused the change. */
-  stopped?: boolean;
 }
 
 /** Counters of the two cells and, together, of the service's other cells; null where there are none. */
