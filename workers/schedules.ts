@@ -61,7 +61,7 @@ export async function ensureSchedules(client: Client, wanted: readonly Wanted[])
       await client.schedule.getHandle(schedule.scheduleId).update((before) => ({
         ...before,
         spec,
-        action: action as typeof before.action,
+        action,
         policies: { ...before.policies, ...policies },
       }));
     }

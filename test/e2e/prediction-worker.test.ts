@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
-import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { NativeConnection, Worker } from '@temporalio/worker';
 import { expect } from 'chai';
 import { Kafka, logLevel } from 'kafkajs';
 import { documentSchema } from '../../blueprints/schema';
@@ -12,6 +12,7 @@ import { startStack, type Stack } from '../../local/stack';
 import { waitUntil } from '../../local/wait';
 import type { RiskEvent, Score } from '../../prediction/contracts';
 import { failoverWorkflowId } from '../../workflows/messages';
+import { quietRuntime } from '../support/failover-bench';
 import { writeTinyModel } from '../support/tiny-model';
 
 const documents = [
@@ -47,7 +48,7 @@ describe('Scoring worker', function () {
   const scores: Score[] = [];
 
   before(async () => {
-    Runtime.install({ logger: new DefaultLogger('ERROR') });
+    quietRuntime();
     dir = mkdtempSync(join(tmpdir(), 'understudy-worker-'));
     const modelManifest = writeTinyModel(dir);
     const scoring = { modelManifest } as Stack['settings']['scoring'];

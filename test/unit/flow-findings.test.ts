@@ -114,7 +114,7 @@ describe('Findings', () => {
     const run = fc.record({ status: fc.constantFrom('running', 'completed', 'cancelled', 'terminated', 'unknown') });
     fc.assert(
       fc.property(fact, run, (change, status) => {
-        for (const finding of look(change as Partial<CellFact>, status as Partial<RunFact>)) {
+        for (const finding of look(change, status)) {
           if (change.shareBp > 0) expect(['take-over', 'none']).to.include(finding.mend);
           if (status.status === 'running' && change.owner === owner) throw new Error('a running failover is disturbed');
         }
