@@ -29,9 +29,9 @@ export const automaticMethods = [
   'RemoveCell',
   'DrainCell',
   'RenewLease',
-  'StopFleet',
+  'Stop',
   'GetTraffic',
-  'WatchTraffic',
+  'Watch',
 ];
 
 const principalSchema = z.strictObject({
@@ -41,7 +41,7 @@ const principalSchema = z.strictObject({
     .array(pattern)
     .min(1)
     .optional()
-    .describe('Methods of the traffic API that it may call. Left out: for a person all, else all but ResumeFleet.'),
+    .describe('Methods of the traffic API that it may call. Left out: for a person all, else all but Resume.'),
   kind: z
     .enum(['automatic', 'person'])
     .default('automatic')

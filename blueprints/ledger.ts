@@ -5,6 +5,10 @@ import type { Dossier, Outcome } from '../workflows/messages';
 import type { Policy } from './schema';
 import type { Tables } from './tables';
 
+type Required = 'failover' | 'runId' | 'service' | 'cell';
+/** A dossier as it may have been written before it had all that it has now. */
+type Older = Pick<Dossier, Required> & Partial<Omit<Dossier, Required>>;
+
 /** What became of the source after the shift; `unknown` where nobody could look. */
 export type LedgerLabel = LabelKind;
 
@@ -29,10 +33,13 @@ export interface LedgerEntry {
   standbyCellHours: number;
 }
 
-/** The entry of a dossier that has ended; null before. */
+/**
+ * The entry of a dossier that has ended; null before. One that an older version wrote may lack what came later: what is
+ * not there counts nothing, and keeps no dossier from being saved.
+ */
 export function ledgerEntry(dossier: Dossier, policy: Pick<Policy, 'outageMinutes'>): LedgerEntry | null {
-  if (dossier.endedAt === null || dossier.outcome === null) return null;
-  const { failover, runId, service, cell, endedAt, outcome } = dossier;
+  const { failover, runId, service, cell, endedAt, outcome }: Older = dossier;
+  if (!endedAt || !outcome) return null;
   const kind = dossier.drill ? 'drill' : dossier.firstRisk?.model === 'reconciliation' ? 'takeover' : 'failover';
   const isReal = kind === 'failover';
   const label = isReal ? labelOf(dossier) : null;
@@ -63,15 +70,15 @@ function labelOf(dossier: Dossier): LedgerLabel {
 }
 
 /** The most that the synthetic cell carried, in basis points. */
-function largestShare({ steps, syntheticCell }: Dossier): number {
-  if (syntheticCell === null) return 0;
+function largestShare({ steps = [], syntheticCell }: Older): number {
+  if (!syntheticCell) return 0;
   return Math.max(0, ...steps.map(({ split }) => split[syntheticCell] ?? 0));
 }
 
 /** From when it began to be made, or to be used, until the failover ended. */
-function standbyHours({ phaseTimes, endedAt }: Dossier): number {
+function standbyHours({ phaseTimes = [], endedAt }: Older): number {
   const made = phaseTimes.find(({ phase }) => !['assessing', 'cooldown', 'draining'].includes(phase));
-  if (!made || endedAt === null) return 0;
+  if (!made || !endedAt) return 0;
   return Math.max(0, Date.parse(endedAt) - Date.parse(made.at)) / 3_600_000;
 }
 

@@ -34,19 +34,20 @@ export function drainingSplit(service: string, split: CellShare[], cell: string,
 /** Load reports come in steps; looking more often sees nothing new. */
 const lookEveryMs = 100;
 
-/** Waits until load reports from now on show nothing of the cell, or the time is up; answers what they show. */
+/** Waits until load reports from now on show nothing of the cell, the time is up or nobody waits; answers what they show. */
 export async function untilQuiet(
   views: Pick<TrafficViews, 'loads'>,
   service: string,
   cell: string,
   withinMs: number,
+  hasLeft: () => boolean = () => false,
 ): Promise<Quiet> {
   const began = performance.now();
   for (;;) {
     const { loads, proxies } = await views.loads(service);
     const forMs = performance.now() - began;
     const seen = quiet(cell, loads, proxies, forMs);
-    if (seen.verdict === 'quiet' || forMs >= withinMs) return seen;
+    if (seen.verdict === 'quiet' || forMs >= withinMs || hasLeft()) return seen;
     await sleep(Math.min(lookEveryMs, withinMs - forMs + 1));
   }
 }

@@ -9,14 +9,20 @@ import { drainingSplit, untilQuiet } from './drain';
 import { trafficPackage, trafficService, trafficServiceName } from './protos';
 import type { Replica } from './replicas/replica';
 import type { Applied, ChangeOrder, TrafficChanges } from './traffic-changes';
-import { readShare, wireShare, type WireShare } from './traffic-client';
+import { readShare, wireShare } from './traffic-client';
+import { BadRequestError, PreconditionError, statusOf, StillCarryingError } from './traffic-errors';
 import {
-  BadRequestError,
-  PreconditionError,
-  statusOf,
-  StillCarryingError,
-  type FieldViolation,
-} from './traffic-errors';
+  cellViolations,
+  refuse,
+  required,
+  splitRequestViolations,
+  type ApplySplitRequest,
+  type CellRequest,
+  type ChangeRequest,
+  type DrainRequest,
+  type OrderRequest,
+  type RemoveRequest,
+} from './traffic-requests';
 import type { TrafficStore } from './traffic-store';
 import { wireLease, wireStop, type TrafficViews } from './traffic-view';
 import { watchTraffic, type WatchRequest } from './traffic-watch';
@@ -30,26 +36,6 @@ export interface TrafficApiOptions {
   log: Logger;
 }
 
-interface ChangeRequest {
-  service: string;
-  reason: string;
-  by: string;
-  idempotency_key: string;
-  wait_ms: number;
-  override: boolean;
-}
-type ApplySplitRequest = ChangeRequest & { expected_epoch: number; split: WireShare[]; lease_ms: number };
-type CellRequest = ChangeRequest & { cell: string };
-type DrainRequest = CellRequest & { to: string };
-type RemoveRequest = CellRequest & { despite_measured: boolean };
-interface OrderRequest {
-  by: string;
-  reason: string;
-}
-
-const longestWaitMs = 600_000;
-const shortestLeaseMs = 1000;
-const longestLeaseMs = 86_400_000;
 const mostWatchers = 100;
 
 /** How often the health service looks whether the store answers. */
@@ -69,7 +55,7 @@ export class TrafficApi {
       ApplySplit: this.method((request: ApplySplitRequest) => this.applySplit(request)),
       ArmCell: this.method((request: CellRequest) => this.armCell(request)),
       DrainCell: this.method((request: DrainRequest) => this.drainCell(request)),
-      RemoveCell: this.method((request: RemoveRequest) => this.removeCell(request)),
+      RemoveCell: this.method((request: RemoveRequest, hasLeft) => this.removeCell(request, hasLeft)),
       RenewLease: this.method((request: { service: string; by: string }) => this.renewLease(request)),
       GetTraffic: this.method((request: { service: string }) => this.getTraffic(request.service)),
       Stop: this.method((request: OrderRequest) => this.stop(request)),
@@ -89,13 +75,7 @@ export class TrafficApi {
 
   private async applySplit(request: ApplySplitRequest): Promise<object> {
     const { split, expected_epoch, lease_ms } = request;
-    const violations = changeViolations(request);
-    if (split.length === 0) violations.push({ field: 'split', problem: 'is empty; name the cells and their shares' });
-    if (lease_ms !== 0 && (lease_ms < shortestLeaseMs || lease_ms > longestLeaseMs)) {
-      const problem = `must be 0 (no lease) or ${shortestLeaseMs} to ${longestLeaseMs} ms, not ${lease_ms}`;
-      violations.push({ field: 'lease_ms', problem });
-    }
-    refuse(violations);
+    refuse(splitRequestViolations(request));
     const order = { ...orderOf(request), leaseMs: lease_ms || undefined };
     return wireApplied(await this.options.changes.apply(order, expected_epoch, split.map(readShare)));
   }
@@ -125,6 +105,7 @@ export class TrafficApi {
     refuse(cellViolations(request));
     const { service, cell, to } = request;
     await this.cellOf(service, cell);
+    if (to !== '') await this.cellOf(service, to, 'to');
     if (to === cell) throw new BadRequestError([{ field: 'to', problem: `${cell} cannot take its own share` }]);
     const began = performance.now();
     const applied = await this.options.changes.decide(orderOf(request), ({ split }) =>
@@ -146,9 +127,11 @@ export class TrafficApi {
     return { ...answer, drained: verdict === 'quiet', requests_in_flight: requestsInFlight, unreported, words };
   }
 
-  private async removeCell(request: RemoveRequest): Promise<object> {
+  private async removeCell(request: RemoveRequest, hasLeft: () => boolean): Promise<object> {
     refuse(cellViolations(request));
     const { service, cell, despite_measured } = request;
+    // For all attempts together, however often the split is changed meanwhile.
+    const until = performance.now() + this.waitMs(request);
     const applied = await this.options.changes.decide(orderOf(request), async ({ split }) => {
       const share = split.find((s) => s.cell === cell);
       if (!share) return split;
@@ -158,7 +141,9 @@ export class TrafficApi {
         );
       }
       if (!despite_measured) {
-        const { verdict, words } = await untilQuiet(this.options.views, service, cell, this.waitMs(request));
+        const leftMs = Math.max(0, until - performance.now());
+        const { verdict, words } = await untilQuiet(this.options.views, service, cell, leftMs, hasLeft);
+        if (hasLeft()) throw new StillCarryingError(`cell ${cell} of ${service} is not removed: the caller has left`);
         if (verdict !== 'quiet') throw new StillCarryingError(`cell ${cell} of ${service} is not removed: ${words}`);
       }
       return split.filter((s) => s !== share);
@@ -167,7 +152,7 @@ export class TrafficApi {
   }
 
   private async renewLease({ service, by }: { service: string; by: string }): Promise<object> {
-    refuse([...required({ service, by }, 'service', 'by')]);
+    refuse(required({ service, by }, 'service', 'by'));
     await this.options.changes.current(service);
     return wireLease(await this.options.store.renewLease(service, by));
   }
@@ -180,7 +165,8 @@ export class TrafficApi {
   private async stop({ by, reason }: OrderRequest): Promise<object> {
     refuse(required({ by, reason }, 'by', 'reason'));
     const stop = await this.options.store.stopFleet(by, reason);
-    this.options.log.warn({ by, reason }, `all automatic changes are stopped, by ${by}: ${reason}`);
+    // The first stop stays: who ordered that one is said.
+    this.options.log.warn({ by, reason }, `all automatic changes are stopped, by ${stop.by}: ${stop.reason}`);
     return wireStop(stop);
   }
 
@@ -210,14 +196,14 @@ export class TrafficApi {
     }
   }
 
-  private async cellOf(service: string, cell: string) {
+  private async cellOf(service: string, cell: string, field = 'cell') {
     await this.options.changes.current(service);
     const cells = await this.options.store.cells(service);
     const found = cells.find((c) => c.name === cell);
     if (found) return found;
     const has = cells.map((c) => c.name).join(', ') || 'none';
     throw new BadRequestError([
-      { field: 'cell', problem: `cell ${cell} is not a cell of service ${service} (it has: ${has})` },
+      { field, problem: `cell ${cell} is not a cell of service ${service} (it has: ${has})` },
     ]);
   }
 
@@ -234,9 +220,9 @@ export class TrafficApi {
     else this.options.log.info('the Configuration Data Store answers again: changes are taken');
   }
 
-  private method<Request>(handle: (request: Request) => Promise<object>) {
+  private method<Request>(handle: (request: Request, hasLeft: () => boolean) => Promise<object>) {
     return (call: ServerUnaryCall<Request, object>, callback: sendUnaryData<object>): void => {
-      handle(call.request).then(
+      handle(call.request, () => call.cancelled).then(
         (answer) => callback(null, answer),
         (error: Error) => callback(this.statusOf(error, call.getPath())),
       );
@@ -259,30 +245,6 @@ export class TrafficApi {
 function orderOf(request: ChangeRequest): ChangeOrder {
   const { service, reason, by, idempotency_key: idempotencyKey, wait_ms: waitMs, override } = request;
   return { service, reason, by, idempotencyKey, waitMs, override, leaseMs: undefined };
-}
-
-function refuse(violations: FieldViolation[]): void {
-  if (violations.length > 0) throw new BadRequestError(violations);
-}
-
-function required<T extends object>(request: T, ...fields: (keyof T & string)[]): FieldViolation[] {
-  return fields.filter((field) => request[field] === '').map((field) => ({ field, problem: 'is empty' }));
-}
-
-function changeViolations(request: ChangeRequest): FieldViolation[] {
-  const violations = required(request, 'service', 'by');
-  if (request.idempotency_key === '') {
-    const problem = 'is empty; give each change a key of its own and repeat it on a retry';
-    violations.push({ field: 'idempotency_key', problem });
-  }
-  if (request.wait_ms > longestWaitMs) {
-    violations.push({ field: 'wait_ms', problem: `must be at most ${longestWaitMs} ms, not ${request.wait_ms}` });
-  }
-  return violations;
-}
-
-function cellViolations(request: CellRequest): FieldViolation[] {
-  return [...changeViolations(request), ...required(request, 'cell')];
 }
 
 function wireApplied(applied: Applied): object {

@@ -89,7 +89,8 @@ export class TrafficChanges {
     for (let attempt = 1; ; attempt += 1) {
       const state = await this.current(order.service);
       const split = await decision(state);
-      if (sameSplit(split, state.split)) return this.carryThrough(order, { state, repeated: true });
+      // It is so already, by somebody else's change: told as it stands, and not this caller's to take back.
+      if (sameSplit(split, state.split)) return this.carryThrough(order, { state, repeated: true }, false);
       try {
         return await this.carryThrough(order, await this.commit(order, state.epoch, split));
       } catch (error) {
@@ -151,7 +152,7 @@ export class TrafficChanges {
     return record;
   }
 
-  private async carryThrough(order: ChangeOrder, applied: AppliedChange): Promise<Applied> {
+  private async carryThrough(order: ChangeOrder, applied: AppliedChange, isOwn = true): Promise<Applied> {
     const { service } = order;
     const { publisher, wait, acknowledgeTimeoutMs, log } = this.options;
     const began = performance.now();
@@ -163,15 +164,14 @@ export class TrafficChanges {
     const problem = publisher.problem(service);
     if (problem) throw new PreconditionError(`service ${service} is committed but cannot be published: ${problem}`);
     const { steps } = (await this.asked(this.record(service), committed)).spec;
+    const takesBack = isOwn && steps.onRefusal === 'roll-back';
     const isRefused = (standing: FleetStanding): boolean => refusalsOfSplit(standing).length > 0;
     const answer = await this.asked(
       wait.answers(
         service,
         epoch,
         waitMs,
-        (standing) =>
-          acknowledgedShare(standing) >= steps.acknowledgedShare ||
-          (steps.onRefusal === 'roll-back' && isRefused(standing)),
+        (standing) => acknowledgedShare(standing) >= steps.acknowledgedShare || (takesBack && isRefused(standing)),
       ),
       committed,
       waitMs + commitWithinMs,
@@ -181,7 +181,7 @@ export class TrafficChanges {
       { service, epoch, acked: acknowledged.length, refused: refused.length, pending, gone, moved, tookMs },
       `epoch ${epoch} of ${service}: ${acknowledged.length} proxies took it in ${tookMs.toFixed(1)} ms, ${refused.length} refused, ${pending.length} pending, ${gone.length} gone`,
     );
-    if (isRefused(answer) && steps.onRefusal === 'roll-back') {
+    if (takesBack && isRefused(answer)) {
       const back = await this.rollBack(order, applied.state, refusalsOfSplit(answer));
       const leftMs = waitMs - (performance.now() - began);
       if (back) return this.rolledBack(order, epoch, back, Math.max(rollbackWaitMs, leftMs));

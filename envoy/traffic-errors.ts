@@ -1,7 +1,13 @@
 /** What can go wrong with a traffic request, and the gRPC status each becomes: code, readable message, field, trailers. */
 import { Metadata, status } from '@grpc/grpc-js';
 import { Root } from 'protobufjs';
-import { FleetStoppedError, LeaseLostError, RefusedError, StaleEpochError } from '../blueprints/records';
+import {
+  FleetStoppedError,
+  LeaseLostError,
+  RefusedError,
+  StaleEpochError,
+  type FleetStop,
+} from '../blueprints/records';
 import { errorTrailers } from './traffic-client';
 
 export interface FieldViolation {
@@ -10,10 +16,17 @@ export interface FieldViolation {
   problem: string;
 }
 
+/** Trailers hold a few kilobytes: a status that does not fit reaches nobody. */
+const mostViolations = 10;
+const longestProblem = 200;
+const longestDetails = 1500;
+
 /** The request itself cannot be; each violation names its field. */
 export class BadRequestError extends RefusedError {
   constructor(readonly violations: FieldViolation[]) {
-    super(violations.map(({ field, problem }) => `${field}: ${problem}`).join('; '));
+    const told = violations.slice(0, mostViolations).map(({ field, problem }) => `${field}: ${problem}`);
+    if (violations.length > mostViolations) told.push(`and ${violations.length - mostViolations} more`);
+    super(told.join('; '));
   }
 }
 
@@ -43,7 +56,7 @@ export interface Status {
 export function statusOf(error: Error): Status | undefined {
   const metadata = new Metadata();
   const kind = (name: string): void => metadata.set(errorTrailers.kind, name);
-  const as = (code: status): Status => ({ code, details: error.message, metadata });
+  const as = (code: status): Status => ({ code, details: cut(error.message, longestDetails), metadata });
   if (error instanceof StaleEpochError) {
     kind('stale-epoch');
     metadata.set(errorTrailers.expected, String(error.expected));
@@ -52,7 +65,7 @@ export function statusOf(error: Error): Status | undefined {
   }
   if (error instanceof FleetStoppedError) {
     kind('stopped');
-    metadata.set(errorTrailers.stop, JSON.stringify(error.stop));
+    metadata.set(errorTrailers.stop, asciiJson(shortStop(error.stop)));
     return as(status.FAILED_PRECONDITION);
   }
   if (error instanceof StillCarryingError) {
@@ -73,6 +86,22 @@ export function statusOf(error: Error): Status | undefined {
   if (error instanceof RefusedError) return as(status.INVALID_ARGUMENT);
   if (error instanceof StoreUnavailableError) return as(status.UNAVAILABLE);
   return undefined;
+}
+
+function cut(text: string, most: number): string {
+  return text.length <= most ? text : `${text.slice(0, most).replace(/[\ud800-\udbff]$/, '')}…`;
+}
+
+function shortStop({ by, reason, since }: FleetStop): FleetStop {
+  return { by: cut(by, longestProblem), reason: cut(reason, longestProblem), since };
+}
+
+/** Trailers take printable ASCII only and throw at anything else; a reason is in whatever language people speak. */
+function asciiJson(value: object): string {
+  return JSON.stringify(value).replace(
+    /[^ -~]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 }
 
 // google/rpc/status.proto and error_details.proto, as far as they are used.
@@ -97,10 +126,12 @@ const badRequest = rpc.lookupType('BadRequest');
 const badRequestUrl = 'type.googleapis.com/google.rpc.BadRequest';
 
 function badRequestDetails(error: BadRequestError): Buffer {
-  const field_violations = error.violations.map(({ field, problem }) => ({ field, description: problem }));
+  const field_violations = error.violations
+    .slice(0, mostViolations)
+    .map(({ field, problem }) => ({ field, description: cut(problem, longestProblem) }));
   const value = badRequest.encode(badRequest.fromObject({ field_violations })).finish();
   const details = [{ type_url: badRequestUrl, value }];
-  const message = { code: status.INVALID_ARGUMENT, message: error.message, details };
+  const message = { code: status.INVALID_ARGUMENT, message: cut(error.message, longestProblem), details };
   return Buffer.from(rpcStatus.encode(rpcStatus.fromObject(message)).finish());
 }
 

@@ -5,7 +5,7 @@ import type { ServerWritableStream } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import type { Replica } from './replicas/replica';
 import { fleetStanding, whereabouts } from './replicas/standing';
-import { BadRequestError, OutOfRangeError } from './traffic-errors';
+import { BadRequestError, OutOfRangeError, UnknownServiceError } from './traffic-errors';
 import { wireShare } from './traffic-client';
 import type { TrafficChanges } from './traffic-changes';
 import type { TrafficStore } from './traffic-store';
@@ -34,7 +34,8 @@ const fastestLoadsMs = 100;
 
 /**
  * Serves one watcher until it leaves. What is told is read from the store behind a cursor, so a slow reader or a lost
- * notification loses no change; progress and loads are only ever the newest. Throws before the first event only.
+ * notification loses no change; progress and loads are only ever the newest. Throws before the first event, and if
+ * the service is taken away.
  */
 export async function watchTraffic(call: Call, options: TrafficWatchOptions): Promise<void> {
   const { store, replica, changes, log } = options;
@@ -58,6 +59,8 @@ export async function watchTraffic(call: Call, options: TrafficWatchOptions): Pr
       try {
         await watch.tellWhatIsNew();
       } catch (error) {
+        // The service has been taken away: nothing more will come.
+        if (error instanceof UnknownServiceError) throw error;
         // The stream stays: what could not be read is told once the store answers again.
         log.debug({ err: error }, `a watcher of ${service} waits for the store`);
       }
@@ -138,6 +141,15 @@ class Watch {
   private async tell(event: object): Promise<void> {
     if (this.call.cancelled || this.call.destroyed) return;
     if (this.call.write(event)) return;
-    await Promise.race([once(this.call, 'drain'), once(this.call, 'cancelled'), once(this.call, 'close')]);
+    // Whichever comes, the others are listened for no longer: a slow reader drains thousands of times.
+    const over = new AbortController();
+    const { signal } = over;
+    const heard = ['drain', 'cancelled', 'close'].map((event) => once(this.call, event, { signal }));
+    try {
+      await Promise.race(heard);
+    } finally {
+      void Promise.allSettled(heard);
+      over.abort();
+    }
   }
 }

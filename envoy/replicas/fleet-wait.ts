@@ -44,20 +44,21 @@ export class FleetWait {
       const leftMs = Math.max(0, waitMs - (performance.now() - began));
       beginning ??= whereabouts(this.replica.id, await this.replica.standing(service, 0), others);
       const news = this.news(service);
-      const local = await this.replica.standing(service, Math.min(leftMs, lookAgainMs));
-      const isOver = performance.now() - began >= waitMs;
-      if (others.length > 0) others = await this.replica.others(service);
-      const standing = fleetStanding(epoch, this.replica.id, local, others, beginning);
-      const answers = standing.acknowledged.length + standing.refused.length;
-      if (answers !== answered) tookMs = performance.now() - began;
-      answered = answers;
-      if (isOver || standing.pending.length === 0 || enough(standing)) {
+      try {
+        const local = await this.replica.standing(service, Math.min(leftMs, lookAgainMs));
+        const isOver = performance.now() - began >= waitMs;
+        if (others.length > 0) others = await this.replica.others(service);
+        const standing = fleetStanding(epoch, this.replica.id, local, others, beginning);
+        const answers = standing.acknowledged.length + standing.refused.length;
+        if (answers !== answered) tookMs = performance.now() - began;
+        answered = answers;
+        if (isOver || standing.pending.length === 0 || enough(standing)) return { ...standing, tookMs };
+        // If some are pending here, the time has been spent; else it is the others that are waited for.
+        if (local.pending.length === 0) await Promise.race([news.promise, sleep(Math.min(leftMs, lookAgainMs))]);
+      } finally {
+        // Also when the store fails in mid-wait: nobody is told of it any more.
         news.cancel();
-        return { ...standing, tookMs };
       }
-      // If some are pending here, the time has been spent; else it is the others that are waited for.
-      if (local.pending.length === 0) await Promise.race([news.promise, sleep(Math.min(leftMs, lookAgainMs))]);
-      news.cancel();
     }
   }
 

@@ -118,7 +118,8 @@ export class Replica {
     const refused = nacked.map(({ node, type, resource, error }) => ({
       node,
       resource: `${type} ${resource}`,
-      reason: error,
+      // Postgres keeps no zero character; a refusal with one is a refusal all the same.
+      reason: error.replaceAll('\0', '\ufffd'),
     }));
     return { acknowledged: [...acked].sort(), refused, pending: [...pending].sort() };
   }
@@ -154,7 +155,9 @@ export class Replica {
     const { table, proxies, services, loads, onBeat } = this.options;
     const connected = proxies();
     const said = connected.join('\n');
-    const isNews = said !== this.proxiesSaid || this.lastBeatAt === -Infinity || this.failure !== undefined;
+    // After a silence others may have forgotten this replica, and with it all that it said: everything is said anew.
+    const wasSilent = this.failure !== undefined || performance.now() - this.lastBeatAt > 3 * beatEveryMs;
+    const isNews = said !== this.proxiesSaid || wasSilent;
     const replicas = await table!.beat(this.id, isNews ? connected : undefined);
     const now = performance.now();
     if (now - this.lastBeatAt > 3 * beatEveryMs) this.unbrokenSince = now;
@@ -163,6 +166,7 @@ export class Replica {
     this.othersAlive = replicas.some(({ id, silentMs }) => id !== this.id && silentMs < lostAfterMs);
     // Who came or went changes what is held; and what failed to be written is written now.
     const due = services().filter((service) => isNews || this.tracked.get(service)?.said === '');
+    if (wasSilent) for (const tracked of this.tracked.values()) tracked.said = '';
     this.proxiesSaid = said;
     this.touch(due);
     if (this.othersAlive) {

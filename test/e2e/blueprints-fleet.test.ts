@@ -1,8 +1,15 @@
 /** What several control planes share through Postgres: leases on splits, the fleet-wide stop, who lives and holds what. */
 import { expect } from 'chai';
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { stringify } from 'yaml';
 import { FleetStoppedError, LeaseLostError, RefusedError, StaleEpochError } from '../../blueprints/records';
 import { ConfigurationStore } from '../../blueprints/store';
 import { waitUntil } from '../../local/wait';
+import { packageRoot } from '../../package-root';
 import { shopDocuments } from '../support/documents';
 import { startPostgres, type TestPostgres } from '../support/postgres';
 
@@ -11,13 +18,14 @@ describe('The store that control planes share', function () {
   let postgres: TestPostgres;
   let store: ConfigurationStore;
   let other: ConfigurationStore;
+  let url: string;
   let keys = 0;
 
   before(async () => {
     postgres = await startPostgres();
   });
   beforeEach(async () => {
-    const url = await postgres.database();
+    url = await postgres.database();
     store = await ConfigurationStore.connect(url);
     await store.migrate();
     other = await ConfigurationStore.connect(url);
@@ -58,6 +66,31 @@ describe('The store that control planes share', function () {
     expect((await other.changeTraffic({ ...change(1, 6000), override: true })).state.epoch).to.equal(2);
     expect(await other.resumeFleet('bob', 'it was the clock')).to.deep.equal(stop);
     expect((await store.changeTraffic(change(2, 7000))).state.epoch).to.equal(3);
+  });
+
+  it('is stopped and resumed from the command line while no control plane answers', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'understudy-stop-'));
+    const file = join(dir, 'settings.yaml');
+    const nowhere = '127.0.0.1:1';
+    const controlPlane = { xdsAddress: nowhere, trafficAddress: nowhere };
+    const others = { kafka: { brokers: [nowhere] }, temporal: { address: nowhere }, controlPlane };
+    writeFileSync(file, stringify({ ...others, postgres: { url } }));
+    const script = join(packageRoot, 'dist', 'cli', 'understudy.js');
+    const run = async (...words: string[]): Promise<string> =>
+      (await promisify(execFile)(process.execPath, [script, ...words, '--settings', file])).stdout.trim();
+    try {
+      expect(await run('stop', '--by', 'ann', '--reason', 'odd predictions')).to.match(/^stopped since .* by ann: odd/);
+      expect(await failureOf(store.changeTraffic(change(1, 9000)))).to.be.instanceOf(FleetStoppedError);
+      expect(await run('stop', '--by', 'bob', '--reason', 'me too')).to.match(/^was stopped already since .* by ann/);
+      expect(await run('resume', '--by', 'bob', '--reason', 'fine')).to.match(/^resumed; it was stopped .* by ann$/);
+      expect((await store.changeTraffic(change(1, 9000))).state.epoch).to.equal(2);
+      expect(await run('resume', '--by', 'bob', '--reason', 'again')).to.equal('nothing was stopped');
+      const unsaid = (await failureOf(run('stop', '--by', 'ann'))) as Error & { code: number };
+      expect(unsaid.code).to.equal(1);
+      expect(unsaid.message).to.contain('--reason');
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
   });
 
   it('answers a repeated key even while it is stopped, and by whom the change was taken back', async () => {

@@ -37,6 +37,18 @@ function dossierOf(change: Partial<Dossier> = {}): Dossier {
 const policy = { outageMinutes: 20 };
 
 describe('The ledger', () => {
+  it('enters one that lacks what came later as worth nothing, and none that has not ended', () => {
+    const { failover, runId, service, cell, startedAt } = dossierOf();
+    const older = { failover, runId, service, cell, startedAt } as Dossier;
+    expect(ledgerEntry(older, { outageMinutes: 60 })).to.equal(null);
+    const ended = { ...older, endedAt: at(31), outcome: 'drained', syntheticCell: 'synthetic' } as Dossier;
+    expect(ledgerEntry(ended, { outageMinutes: 60 })).to.deep.include({
+      label: 'unknown',
+      avertedMinutes: 0,
+      expectedMinutes: 0,
+      standbyCellHours: 0,
+    });
+  });
   it('has no entry for a failover that has not ended', () => {
     expect(ledgerEntry(dossierOf({ endedAt: null, outcome: null }), policy)).to.equal(null);
   });
