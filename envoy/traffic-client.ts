@@ -198,8 +198,7 @@ export class TrafficClient {
     const stub = this.client as unknown as Record<string, (request: object) => ClientReadableStream<WireEvent>>;
     const call = stub.Watch!.call(this.client, { service, from_epoch: fromEpoch, loads_every_ms: loadsEveryMs });
     const cancel = (): void => call.cancel();
-    // The status may come after nobody reads any more, when a caller has left its loop: that must not end the process.
-    call.on('error', () => undefined);
+    // A signal that was given before tells nobody any more.
     if (signal?.aborted) cancel();
     signal?.addEventListener('abort', cancel, { once: true });
     try {

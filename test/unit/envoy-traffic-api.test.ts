@@ -278,6 +278,7 @@ describe('The traffic API', function () {
       for await (const event of client.watch('shop', { signal: leave.signal }))
         if (event.kind === 'progress') leave.abort();
       for await (const event of client.watch('shop', { loadsEveryMs: 100 })) if (event.kind === 'loads') break;
+      for await (const event of client.watch('shop', { signal: leave.signal })) expect.fail(event.kind);
       await waitUntil(() => store.listening === before, { withinMs: 5000, what: 'nothing listens for them any more' });
     });
 
