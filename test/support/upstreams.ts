@@ -35,7 +35,7 @@ export class Upstreams {
       waiting: () => answers.length,
       release: () => {
         this.held.delete(cell);
-        for (const answer of answers) answer();
+        for (const answer of answers.splice(0)) answer();
       },
     };
   }
