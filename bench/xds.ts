@@ -2,7 +2,8 @@
  * How fast, and at what cost, a change reaches a thousand proxies over mutual TLS, beside go-control-plane in the same
  * run. `npm run bench:xds [-- --json FILE]`; `--streams N`, `--steps N`, `--rounds N` (the least of them counts, for
  * both), `--processes N` for our side, `--soak` for 5,000 streams over ten minutes, `--peer-command CMD` for another
- * peer: a command that takes `--ca --cert --key` and prints `{"port", "controlPort", "pid"}` as one line of JSON.
+ * peer: a command that takes `--ca --cert --key` and prints `{"port", "controlPort", "pid"}` as one line of JSON. Then
+ * what a real Envoy makes of commanded splits, see `xds-envoy.ts`; `--only streams|envoy` for one of the two.
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,6 +14,7 @@ import { parseArgs } from 'node:util';
 import { packageRoot } from '../package-root';
 import { atMost, plain, say, write, type Figure } from './figures';
 import type { Measured, Task } from './xds-client';
+import { benchEnvoy } from './xds-envoy';
 
 interface Tls {
   ca: string;
@@ -183,10 +185,48 @@ function soakFigures({ soak }: Measured, streams: number): Figure[] {
   ];
 }
 
+interface Options {
+  streams?: string;
+  steps: string;
+  rounds: string;
+  processes: string;
+  soak: boolean;
+  'soak-seconds': string;
+  'peer-command'?: string;
+}
+
+/** Many streams at our server, and at the peer. */
+async function benchStreams(values: Options): Promise<Figure[]> {
+  const dir = mkdtempSync(join(tmpdir(), 'bench-xds-'));
+  try {
+    const tls = makeCertificates(dir);
+    const ourCommand = [process.execPath, join(__dirname, 'xds-server.js'), '--processes', values.processes];
+    const run = async ([command, ...args]: string[], load: Pick<Task, 'streams' | 'steps' | 'soakS'>) => {
+      const server = await start(command!, args, tls.server);
+      return measure(server, tls.client, load).finally(() => server.stop());
+    };
+    if (values.soak) {
+      const load = { streams: Number(values.streams ?? 5000), steps: 1, soakS: Number(values['soak-seconds']) };
+      return soakFigures(await run(ourCommand, load), load.streams);
+    }
+    const load = { streams: Number(values.streams ?? 1000), steps: Number(values.steps), soakS: 0 };
+    const peer = peerCommand(values['peer-command'], dir);
+    const rounds: { ours: Measured[]; peers: Measured[] } = { ours: [], peers: [] };
+    for (let round = 0; round < Number(values.rounds); round++) {
+      rounds.ours.push(await run(ourCommand, load));
+      if (peer) rounds.peers.push(await run(peer, load));
+    }
+    return compare(least(rounds.ours), peer && least(rounds.peers), load);
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       json: { type: 'string' },
+      only: { type: 'string' },
       streams: { type: 'string' },
       steps: { type: 'string', default: '20' },
       rounds: { type: 'string', default: '3' },
@@ -196,36 +236,20 @@ async function main(): Promise<void> {
       'peer-command': { type: 'string' },
     },
   });
-  const dir = mkdtempSync(join(tmpdir(), 'bench-xds-'));
-  try {
-    const tls = makeCertificates(dir);
-    const ourCommand = [process.execPath, join(__dirname, 'xds-server.js'), '--processes', values.processes];
-    const run = async ([command, ...args]: string[], load: Pick<Task, 'streams' | 'steps' | 'soakS'>) => {
-      const server = await start(command!, args, tls.server);
-      return measure(server, tls.client, load).finally(() => server.stop());
-    };
-    const busy = (loadavg()[0] ?? 0).toFixed(1);
-    process.stdout.write(`load average ${busy}: what others do on this machine slows this\n`);
-    let figures: Figure[];
-    if (values.soak) {
-      const load = { streams: Number(values.streams ?? 5000), steps: 1, soakS: Number(values['soak-seconds']) };
-      figures = soakFigures(await run(ourCommand, load), load.streams);
-    } else {
-      const load = { streams: Number(values.streams ?? 1000), steps: Number(values.steps), soakS: 0 };
-      const peer = peerCommand(values['peer-command'], dir);
-      const rounds: { ours: Measured[]; peers: Measured[] } = { ours: [], peers: [] };
-      for (let round = 0; round < Number(values.rounds); round++) {
-        rounds.ours.push(await run(ourCommand, load));
-        if (peer) rounds.peers.push(await run(peer, load));
-      }
-      figures = compare(least(rounds.ours), peer && least(rounds.peers), load);
-    }
-    say(figures);
-    if (values.json !== undefined) write(values.json, figures);
-    if (figures.some(({ met }) => met === false)) process.exitCode = 1;
-  } finally {
-    rmSync(dir, { recursive: true });
-  }
+  const { only } = values;
+  if (only !== undefined && only !== 'streams' && only !== 'envoy')
+    throw new Error(`--only takes streams or envoy, not ${only}`);
+  const busy = (loadavg()[0] ?? 0).toFixed(1);
+  process.stdout.write(`load average ${busy}: what others do on this machine slows this\n`);
+  const figures: Figure[] = [];
+  const add = (more: Figure[]): void => {
+    say(more);
+    figures.push(...more);
+  };
+  if (only !== 'envoy') add(await benchStreams(values));
+  if (only === 'envoy' || (only === undefined && !values.soak)) add(await benchEnvoy());
+  if (values.json !== undefined) write(values.json, figures);
+  if (figures.some(({ met }) => met === false)) process.exitCode = 1;
 }
 
 main().catch((error: unknown) => {

@@ -83,6 +83,7 @@ function bySecond(outcomes: readonly Outcome[], sloMs: number): LoadSecond[] {
 
 export class OpenLoopLoad {
   private readonly urls: readonly string[];
+  private paths: readonly string[];
   private readonly random: () => number;
   private readonly agent = new Agent({ keepAlive: true, maxSockets: Infinity, scheduling: 'fifo' });
   private readonly outcomes: Outcome[] = [];
@@ -99,7 +100,8 @@ export class OpenLoopLoad {
 
   constructor(private readonly options: LoadOptions) {
     this.urls = typeof options.urls === 'string' ? [options.urls] : options.urls;
-    if (this.urls.length === 0 || options.paths.length === 0) throw new Error('A load needs a URL and a path.');
+    this.paths = options.paths;
+    if (this.urls.length === 0 || this.paths.length === 0) throw new Error('A load needs a URL and a path.');
     if (!(options.ratePerSecond > 0)) throw new Error(`ratePerSecond must be above 0, got ${options.ratePerSecond}.`);
     this.ratePerSecond = options.ratePerSecond;
     this.random = seededRandom(options.seed);
@@ -116,6 +118,17 @@ export class OpenLoopLoad {
   setRate(ratePerSecond: number): void {
     if (!(ratePerSecond > 0)) throw new Error(`ratePerSecond must be above 0, got ${ratePerSecond}.`);
     this.ratePerSecond = ratePerSecond;
+  }
+
+  /** From the next request on; to tell requests of one time from those of another. */
+  setPaths(paths: readonly string[]): void {
+    if (paths.length === 0) throw new Error('A load needs a path.');
+    this.paths = paths;
+  }
+
+  /** Resolves once every request sent so far has ended. */
+  async caughtUp(): Promise<void> {
+    await Promise.all(this.inFlight);
   }
 
   /** Called about once per second with the requests that ended since the last call. */
@@ -171,7 +184,7 @@ export class OpenLoopLoad {
 
   private send(intendedAtMs: number): void {
     const url = this.urls[this.sent++ % this.urls.length] ?? '';
-    const path = this.options.paths[Math.floor(this.random() * this.options.paths.length)] ?? '/';
+    const path = this.paths[Math.floor(this.random() * this.paths.length)] ?? '/';
     const work = this.exchange(url + path, intendedAtMs).then((failure) => {
       const doneAtMs = this.nowMs();
       this.outcomes.push({ intendedAtMs, doneAtMs, latencyMs: doneAtMs - intendedAtMs, failure });
