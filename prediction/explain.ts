@@ -113,14 +113,14 @@ export function contributions(
   return byMetric;
 }
 
-/** The metrics that matter most, those that raise the risk first, each with its sentence. */
+/** The metrics that matter most, those that raise the risk first, each with its sentence. What has no value explains nothing. */
 export function drivers(
   byMetric: ReadonlyMap<MetricName, number>,
   figuresOf: (metric: MetricName) => MetricFigures | undefined,
   stepMs: number,
 ): Driver[] {
   return [...byMetric]
-    .filter(([, contribution]) => Math.abs(contribution) >= 0.01)
+    .filter(([metric, contribution]) => Math.abs(contribution) >= 0.01 && isKnown(figuresOf(metric)))
     .sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1))
     .slice(0, mostDrivers)
     .map(([metric, contribution]) => ({
@@ -131,10 +131,13 @@ export function drivers(
     }));
 }
 
+const isKnown = (figures: MetricFigures | undefined): figures is MetricFigures =>
+  figures !== undefined && !Number.isNaN(figures.value);
+
 /** "heap 91 % of limit, rising 1.2 % a second, limit in 7 s" */
 export function sentence(metric: MetricName, figures: MetricFigures | undefined, stepMs: number): string {
   const { label, unit } = metrics[metric];
-  if (!figures || Number.isNaN(figures.value)) return `${label}: no value now`;
+  if (!isKnown(figures)) return `${label}: no value now`;
   const perSecond = (figures.slope * 1000) / stepMs;
   const parts: string[] = [];
   const isShare = figures.limit === figures.limit && figures.limit !== 1;
