@@ -7,7 +7,7 @@
 
 const firstTurn = 16;
 /** Bounds how long other work of the process waits for one turn. */
-const longestTurn = 512;
+const longestTurn = 32;
 
 export class Turns<T> {
   /** In the order in which they asked; each once. */
