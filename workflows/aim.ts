@@ -173,7 +173,7 @@ export function mayMove(f: Failover, nowMs: number): boolean {
 /** When silence becomes consent; null where it never does, or where nobody has been asked yet. */
 function consentAtMs(f: Failover): number | null {
   const approval = f.context?.policy.approval;
-  if (approval?.byDefault !== 'act' || f.askedAtMs == null) return null;
+  if (approval?.byDefault !== 'act' || f.askedAtMs === null || f.askedAtMs === undefined) return null;
   return f.askedAtMs + approval.waitS * 1000;
 }
 

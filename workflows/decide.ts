@@ -98,7 +98,14 @@ function survey(f: Failover, aim: Aim, move: Move, nowMs: number): Step | null {
 /** When facts that hold this failover up are to be looked at anew; null where nothing depends on them. */
 function lookAgainMs(f: Failover, aim: Aim): number | null {
   const waits = aim.kind === 'hold' || aim.kind === 'prepare' || aim.kind === 'take';
-  if (!waits || f.held !== null || f.limited == null || !lookedAtAnew.includes(f.limited.guard)) return null;
+  if (
+    !waits ||
+    f.held !== null ||
+    f.limited === null ||
+    f.limited === undefined ||
+    !lookedAtAnew.includes(f.limited.guard)
+  )
+    return null;
   return (f.fleetAtMs ?? f.startedAtMs) + factsWaitedForMs;
 }
 

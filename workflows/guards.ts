@@ -75,7 +75,7 @@ function autonomy(f: Failover, _: FleetFacts, nowMs: number): Found | null {
   const { autonomy: wanted, approval } = f.context!.policy;
   if (wanted !== 'approve' || f.approved !== null) return null;
   if (approval.byDefault === 'hold') return limit('prepare', 'a person must approve it', { liftable: true });
-  const untilMs = f.askedAtMs == null ? null : f.askedAtMs + approval.waitS * 1000;
+  const untilMs = f.askedAtMs === null || f.askedAtMs === undefined ? null : f.askedAtMs + approval.waitS * 1000;
   if (untilMs !== null && nowMs >= untilMs) return null;
   return limit('prepare', `a person may object for ${approval.waitS} s before it goes on`, { liftable: true, untilMs });
 }

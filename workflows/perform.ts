@@ -201,7 +201,7 @@ function judgeRequest(f: Failover, step: WatchStep, nowMs: number): JudgeRequest
 
 function canaryRequest(f: Failover, { peers }: Judgement): NonNullable<JudgeRequest['canary']> {
   const { policy, sloLatencyMs } = f.context!;
-  const isShort = f.plan != null && f.plan.kind !== 'full-canary';
+  const isShort = f.plan !== null && f.plan !== undefined && f.plan.kind !== 'full-canary';
   return {
     measures: measuresOf(policy, isShort),
     baselines: { ...baselinesOf(f), peers: peers ?? null },

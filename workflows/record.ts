@@ -58,7 +58,7 @@ function considered(f: Failover, step: Step, nowMs: number): Failover {
     next = note(next, nowMs, `plan ${kind}: ${why}`, evidence);
   }
   if (plan) next = { ...next, plan: { kind: plan.kind, canaryBp: plan.canaryBp } };
-  if (asks(f) && f.askedAtMs == null) {
+  if (asks(f) && (f.askedAtMs === null || f.askedAtMs === undefined)) {
     const { waitS, byDefault } = f.context.policy.approval;
     const silence = byDefault === 'act' ? `goes on by itself after ${waitS} s unless somebody objects` : 'waits';
     next = page({ ...next, askedAtMs: nowMs }, nowMs, `a person is asked to approve; the failover ${silence}`);

@@ -86,7 +86,7 @@ describe('Failover worker process', function () {
   }
 
   async function scoring(): Promise<void> {
-    for (; !isOver; await pause(500)) {
+    for (; !isOver; await pause(2000)) {
       if (level && level !== 'clear') await tell(level).catch(() => undefined);
     }
   }

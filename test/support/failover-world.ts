@@ -267,7 +267,8 @@ export class World {
 
   private judgeBySequence(seen: { requests: number; errors: number }) {
     const { policy, sloErrorRatio } = this.context;
-    const isShort = this.failover.plan != null && this.failover.plan.kind !== 'full-canary';
+    const isShort =
+      this.failover.plan !== null && this.failover.plan !== undefined && this.failover.plan.kind !== 'full-canary';
     const baselines = { peers: null, beforeOnset: null, sloErrorRatio };
     const request = { measures: measuresOf(policy, isShort), baselines, sloLatencyMs: null };
     return judgeCanary(seen, null, null, request, policy.canaryMinRequests).verdict;
