@@ -42,8 +42,7 @@ export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivitie
             reason: `${request.purpose}: ${wanted.why}`,
             by: request.failover,
             idempotencyKey: request.key,
-            // A person's order is carried out even while the fleet is stopped.
-            override: request.purpose === 'ordered',
+            override: request.byPerson ?? request.purpose === 'ordered',
           });
           await recordState(request, applied);
           return answer(request, await traffic.getTraffic(request.service), requestsPerSecond, applied, wanted.why);

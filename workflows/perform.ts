@@ -148,6 +148,7 @@ async function shift(f: Failover, step: ShiftStep) {
     coverInstances,
     minSourceLoad,
     blueprint: f.context!.blueprint,
+    byPerson: purpose === 'ordered' || f.order !== null,
   };
   const isForward = purpose === 'canary' || purpose === 'step' || purpose === 'emergency';
   const options = { ...(isForward ? forward : untilDone), summary: `${purpose} to ${percent(targetBp)}: ${step.why}` };

@@ -104,6 +104,8 @@ export interface ShiftRequest extends SyntheticSubject {
   /** The guard of `shiftTraffic`: the source's load as a share of its capacity. */
   minSourceLoad: number;
   blueprint: { name: string; version: number };
+  /** A person's order stands behind it: it is carried out although the fleet is stopped. Absent in runs from before it. */
+  byPerson?: boolean;
 }
 
 export interface ShiftResult {

@@ -2,12 +2,14 @@ import { MockActivityEnvironment } from '@temporalio/testing';
 import { expect } from 'chai';
 import { assessing } from '../../activities/assess';
 import { asFailure } from '../../activities/errors';
+import { trafficShifts } from '../../activities/shift-traffic';
 import type { Ports } from '../../activities/ports';
 import { syntheticCells } from '../../activities/synthetic-cell';
-import type { CellRecord } from '../../blueprints/records';
+import { FleetStoppedError, type CellRecord } from '../../blueprints/records';
 import { policySchema } from '../../blueprints/schema';
 import type { ApplyResult, CellTraffic, TrafficView } from '../../envoy/traffic-client';
 import { quietRuntime } from '../support/failover-bench';
+import type { ShiftRequest, ShiftResult } from '../../workflows/steps';
 import { factsOf } from '../support/failover-world';
 
 const failover = 'failover/shop/shop-a';
@@ -98,6 +100,45 @@ class FakePorts {
     await new MockActivityEnvironment().run(syntheticCells(this.ports(), patience)[name], request);
   }
 }
+
+describe('A share that is given back while the fleet is stopped', () => {
+  /** The traffic API in a stopped fleet: only an override changes anything. */
+  async function giveBack(byPerson: boolean): Promise<ShiftResult> {
+    const view = {
+      ...{ service: 'shop', epoch: 7, proxies: ['envoy'] },
+      cells: [traffic('shop-a', { shareBp: 4000 }), traffic(synthetic, { shareBp: 6000 })],
+    };
+    const ports = {
+      store: {
+        blueprint: async () => ({ name: 'shop', version: 1, spec: { capacity: { requestsPerSecond: 100 } } }),
+        updateCell: async () => undefined,
+      },
+      traffic: {
+        getTraffic: async () => view,
+        applySplit: async ({ override }: { override: boolean }) => {
+          if (!override) throw new FleetStoppedError({ since: '2026-11-22T03:00:00Z', by: 'ada', reason: 'release' });
+          return applied;
+        },
+      },
+    } as unknown as Ports;
+    const shift: ShiftRequest = {
+      ...request,
+      ...{ purpose: 'give-back' as const, targetBp: 0, knownBp: 6000, coverInstances: 2, minSourceLoad: 0 },
+      ...{ blueprint: { name: 'shop', version: 1 }, byPerson },
+    };
+    return new MockActivityEnvironment().run(trafficShifts(ports).shiftTraffic, shift);
+  }
+
+  it('goes back when a person has ordered it', async () => {
+    expect(await giveBack(true)).to.include({ applied: true, syntheticBp: 0 });
+  });
+
+  it('stays where it is when nobody has, and the answer says who stopped the fleet', async () => {
+    const { applied: isApplied, why, syntheticBp } = await giveBack(false);
+    expect({ isApplied, syntheticBp }).to.deep.equal({ isApplied: false, syntheticBp: 6000 });
+    expect(why).to.contain('by ada (release)');
+  });
+});
 
 describe('A synthetic cell that is sent away', () => {
   before(quietRuntime);
