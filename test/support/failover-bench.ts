@@ -20,6 +20,7 @@ import type { RiskLevel } from '../../prediction/contracts';
 import type { FailoverContext, SourceState } from '../../workflows/failover';
 import { judgeSynthetic } from '../../workflows/judge';
 import type { Decision } from '../../workflows/decisions';
+import type { DrillActivities } from '../../workflows/drill';
 import { searchAttributes, type Dossier } from '../../workflows/messages';
 import type { FailoverActivities, Observation, ShiftRequest, WatchRequest } from '../../workflows/steps';
 import { contextOf, factsOf, policyOf, riskEvent } from './failover-world';
@@ -120,7 +121,7 @@ export class ScriptedCells {
       acknowledgement: this.acknowledgement(),
       sourceBp: this.sourceBp,
       syntheticBp: this.syntheticBp,
-      capacityBp: null,
+      capacityBp: this.context.capacityBp,
       epoch: this.keys.length + 1,
       totals: this.totals(),
     };
@@ -128,6 +129,7 @@ export class ScriptedCells {
 
   /** Looks every few milliseconds of real time; what is to be waited for by the clock counts as over after a moment. */
   async watch(request: WatchRequest): Promise<Observation> {
+    const dueMs = Date.now() + request.forMs;
     for (let round = 0; ; round++) {
       if (this.syntheticBp > 0) this.requests += 20;
       const { judge } = request;
@@ -136,9 +138,10 @@ export class ScriptedCells {
       const settled = judge?.of === 'source' ? ('good' as const) : judge && judgeSynthetic(seen, judge);
       const verdict = settled && (judge?.wanted === 'any' || settled === judge?.wanted) ? settled : null;
       const hasTurned = this.source !== request.known;
-      if (hasTurned || (verdict && round > 2)) {
+      const isDue = Date.now() >= dueMs;
+      if (hasTurned || (verdict && round > 2) || isDue) {
         return {
-          ended: hasTurned ? 'source' : 'verdict',
+          ended: hasTurned ? 'source' : verdict ? 'verdict' : 'due',
           source: this.source,
           healthyInstances: this.source === 'dead' ? 0 : 2,
           instances: 2,
@@ -146,7 +149,7 @@ export class ScriptedCells {
           judged: { ...seen, errorRatio: this.errorRatio },
           sourceBp: this.sourceBp,
           syntheticBp: this.syntheticBp,
-          capacityBp: null,
+          capacityBp: this.context.capacityBp,
           epoch: this.keys.length + 1,
           totals: this.totals(),
           rates: {},
@@ -171,7 +174,11 @@ export class ScriptedCells {
 }
 
 /** A worker over scripted cells, and a failover of them that has been told of a risk. */
-export async function failoverOf(env: TestWorkflowEnvironment, cells: ScriptedCells) {
+export async function failoverOf(
+  env: TestWorkflowEnvironment,
+  cells: ScriptedCells,
+  drills: Partial<DrillActivities> = {},
+) {
   const taskQueue = `flow-${randomUUID()}`;
   const workflowId = `failover/shop/shop-a/${randomUUID()}`;
   const worker = await Worker.create({
@@ -179,7 +186,7 @@ export async function failoverOf(env: TestWorkflowEnvironment, cells: ScriptedCe
     namespace: env.namespace ?? 'default',
     taskQueue,
     workflowBundle: await workflowBundle(),
-    activities: cells.activities(),
+    activities: { ...cells.activities(), ...drills },
     maxHeartbeatThrottleInterval: '50ms',
     defaultHeartbeatThrottleInterval: '50ms',
     stickyQueueScheduleToStartTimeout: '1s',
@@ -190,6 +197,7 @@ export async function failoverOf(env: TestWorkflowEnvironment, cells: ScriptedCe
   let episode = 0;
   return {
     workflowId,
+    taskQueue,
     worker,
     handle: env.client.workflow.getHandle(workflowId),
     async risk(level: RiskLevel, { anew = false, id = undefined as string | undefined } = {}) {
