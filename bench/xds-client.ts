@@ -175,6 +175,9 @@ async function measure(task: Task): Promise<Measured> {
     fleet.arrivals = [];
     await Promise.all([ask(task, 'POST', { weights: weightsAt(task.steps + step) }), fleet.arrived(streams, 60_000)]);
     soak.push({ atS: (performance.now() - soakBegan) / 1000, rssKib: rssKibOf(task.pids) });
+    const { atS, rssKib } = soak.at(-1)!;
+    if (step % 60 === 1)
+      process.stderr.write(`${Math.round(atS)} of ${task.soakS} s: ${Math.round(rssKib / 1024)} MiB\n`);
     await sleep(Math.max(0, 1000 - (performance.now() - soakBegan - (step - 1) * 1000)));
   }
   await fleet.close();

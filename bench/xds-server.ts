@@ -3,15 +3,17 @@
  * Run as `node dist/bench/xds-server.js --ca FILE --cert FILE --key FILE [--processes N]`; prints its ports and process
  * ids as one line of JSON. `GET` on its control port answers what it has counted.
  */
-import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { Server } from '@grpc/grpc-js';
 import cluster from 'node:cluster';
-import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { parseArgs } from 'node:util';
 import { pino } from 'pino';
 import { isSupervisor, supervise, tellReady } from '../envoy/processes';
+import { serverCredentials } from '../envoy/security/credentials';
+import { WatchedTls } from '../envoy/security/watched-tls';
 import { grpcOptions } from '../envoy/xds/grpc-options';
+import { listen } from '../envoy/xds/listen';
 import { XdsServer } from '../envoy/xds/server';
 import { resourcesAt } from './xds-resources';
 
@@ -34,11 +36,9 @@ async function serve(): Promise<{ port: number; publish: (weights: number[]) => 
   xds.publish(resourcesAt([10_000]));
   const server = new Server(grpcOptions());
   xds.addTo(server);
-  const pair = { cert_chain: readFileSync(values.cert), private_key: readFileSync(values.key) };
-  const credentials = ServerCredentials.createSsl(readFileSync(values.ca), [pair], true);
-  const port = await new Promise<number>((resolve, reject) =>
-    server.bindAsync('127.0.0.1:0', credentials, (error, bound) => (error ? reject(error) : resolve(bound))),
-  );
+  const files = { certificateFile: values.cert, privateKeyFile: values.key, caFile: values.ca };
+  const credentials = serverCredentials(new WatchedTls(files, { what: 'xDS', log }));
+  const { port } = await listen(server, '127.0.0.1:0', credentials);
   const publish = (weights: number[]): void => {
     const changed = xds.publish(resourcesAt(weights));
     // As the traffic API does: somebody waits for every proxy's answer.

@@ -2,7 +2,7 @@
  * The control plane's process: xDS and load reporting for the proxies, the traffic API for everybody else.
  * Run as `node dist/envoy/control-plane.js --settings FILE`.
  */
-import { Server, type ServerCredentials } from '@grpc/grpc-js';
+import { Server } from '@grpc/grpc-js';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { pino, type Logger } from 'pino';
@@ -25,6 +25,7 @@ import type { TrafficStore } from './traffic-store';
 import { isSupervisor, supervise, tellReady } from './processes';
 import { grpcOptions } from './xds/grpc-options';
 import { TrafficViews } from './traffic-view';
+import { listen, type Listening } from './xds/listen';
 import { XdsServer } from './xds/server';
 
 /** A change is heard of by notification; should one be lost, it is found within this time. */
@@ -149,8 +150,10 @@ export async function startControlPlane(
   const views = new TrafficViews({ store, replica, proxies, epochOf, loads: loadsOf });
   const api = new TrafficApi({ store, changes, views, replica, acknowledgeTimeoutMs, log });
   api.addTo(trafficServer);
+  const listening: Listening[] = [];
   const close = async (): Promise<void> => {
     oversight.willStop();
+    for (const { stop } of listening) stop();
     clearInterval(rereading);
     stopListening();
     wait.stop();
@@ -163,10 +166,20 @@ export async function startControlPlane(
     await oversight.close();
   };
   try {
-    const xdsPort = await bind(xdsServer, settings.xdsAddress, oversight.xdsCredentials());
-    const trafficPort = await bind(trafficServer, settings.trafficAddress, oversight.trafficCredentials());
+    const forProxies = await listen(xdsServer, settings.xdsAddress, oversight.xdsCredentials());
+    listening.push(forProxies);
+    const forCallers = await listen(trafficServer, settings.trafficAddress, oversight.trafficCredentials());
+    listening.push(forCallers);
     oversight.isServing();
-    return { xdsPort, trafficPort, xds, replica, loads, operationsAddress: oversight.address, close };
+    return {
+      xdsPort: forProxies.port,
+      trafficPort: forCallers.port,
+      xds,
+      replica,
+      loads,
+      operationsAddress: oversight.address,
+      close,
+    };
   } catch (error) {
     await close();
     throw error;
@@ -182,15 +195,6 @@ async function untilRead(read: () => Promise<void>, log: Logger): Promise<void> 
       await sleep(1000);
     }
   }
-}
-
-function bind(server: Server, address: string, credentials: ServerCredentials): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.bindAsync(address, credentials, (error, port) => {
-      if (error) reject(new Error(`${address} cannot be listened on: ${error.message}`, { cause: error }));
-      else resolve(port);
-    });
-  });
 }
 
 /** Lets calls end, but not for ever. */
