@@ -23,7 +23,9 @@ export const decisionEventSchema = z.strictObject({
       runId: z.string().optional(),
     })
     .describe(
-      'phase: phase, before, why, risk, syntheticCell, sourceBp, syntheticBp, epoch. override: accepted, override, phase. ' +
+      'phase: phase, before, why, risk, syntheticCell, sourceBp, syntheticBp, epoch. plan: plan, before, canaryBp, why. ' +
+        'guard: guard (null: none any more; split: the load balancer refused a change), reach, why, liftable, before. ' +
+        'page: why, phase. override: accepted, override, phase. ' +
         'outcome: outcome, reason, startedAt, changes. finding and mending: finding, mend, done. drill: result, reason, failover.',
     ),
 });

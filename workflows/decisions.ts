@@ -1,9 +1,20 @@
 /** What is told to the outside of a failover: one decision for each phase, override and outcome, pure. */
 import type { Failover } from './failover';
 import type { DossierEntry, Override } from './messages';
+import { isSameReason } from './reasons';
 
-export const decisionKinds = ['phase', 'override', 'outcome', 'finding', 'mending', 'drill'] as const;
-/** `finding` and `mending` are a reconciliation's, `drill` is the result of a drill as a whole. */
+export const decisionKinds = [
+  'phase',
+  'plan',
+  'guard',
+  'page',
+  'override',
+  'outcome',
+  'finding',
+  'mending',
+  'drill',
+] as const;
+/** `guard`: what holds a failover back, or no longer does. `page`: a person is called. `finding` and `mending` are a reconciliation's, `drill` is the result of a drill as a whole. */
 export type DecisionKind = (typeof decisionKinds)[number];
 
 /** One decision, as it is recorded and published as a CloudEvent. */
@@ -28,9 +39,23 @@ export interface Decision {
 /** What was decided since the failover was last told about; `before` null: since its beginning. */
 export function decisionsBetween(before: Failover | null, after: Failover): Decision[] {
   if (before === after) return [];
-  return [...phaseChanges(before, after), ...overrides(before, after), ...outcome(before, after)].sort((a, b) =>
-    a.at.localeCompare(b.at),
-  );
+  return inOrder([...phaseChanges(before, after), ...overrides(before, after), ...outcome(before, after)]);
+}
+
+/** What it decided about its own freedom since then, each only when it, or the reason for it, has changed. */
+export function considerationsBetween(before: Failover | null, after: Failover): Decision[] {
+  if (before === after) return [];
+  return inOrder([
+    ...plans(before, after),
+    ...limits(before, after),
+    ...refusedChanges(before, after),
+    ...pages(before, after),
+  ]);
+}
+
+/** By time; those of one moment as they are given. */
+export function inOrder(decisions: Decision[]): Decision[] {
+  return [...decisions].sort((a, b) => a.at.localeCompare(b.at));
 }
 
 function phaseChanges(before: Failover | null, f: Failover): Decision[] {
@@ -50,6 +75,49 @@ function phaseChanges(before: Failover | null, f: Failover): Decision[] {
         epoch: f.traffic.epoch,
       }),
     ];
+  });
+}
+
+function plans(before: Failover | null, f: Failover): Decision[] {
+  const { plan } = f;
+  if (!plan || plan.kind === before?.plan?.kind) return [];
+  const { kind, canaryBp, why } = plan;
+  const what = `${f.service}/${f.cell}: plan ${kind}${why === undefined ? '' : `; ${why}`}`;
+  const data = { plan: kind, before: before?.plan?.kind ?? null, canaryBp, why: why ?? null };
+  return [decision(f, 'plan', f.stepAtMs ?? f.startedAtMs, kind, what, data)];
+}
+
+/** The guard that holds it back most. */
+function limits(before: Failover | null, f: Failover): Decision[] {
+  const [was, is] = [before?.limited ?? null, f.limited ?? null];
+  const isSame = was?.guard === is?.guard && was?.reach === is?.reach && isSameReason(was?.why, is?.why);
+  if (isSame) return [];
+  const atMs = f.stepAtMs ?? f.startedAtMs;
+  if (!is) {
+    const what = `${f.service}/${f.cell} is no longer limited: ${was?.why}`;
+    return [decision(f, 'guard', atMs, 'none', what, { guard: null, reach: 'shift', why: null, before: was?.guard })];
+  }
+  const { guard, reach, why, liftable } = is;
+  const what = `${f.service}/${f.cell} is limited to ${reach} (${guard}): ${why}`;
+  const data = { guard, reach, why, liftable, before: was?.guard ?? null };
+  return [decision(f, 'guard', atMs, `${guard}-${reach}`, what, data)];
+}
+
+/** By the load balancer's own guard: the source's load, the synthetic cell's capacity, a stop that came at that moment. */
+function refusedChanges(before: Failover | null, f: Failover): Decision[] {
+  const refused = f.lastRefusal;
+  if (!refused || refused.sinceMs === before?.lastRefusal?.sinceMs) return [];
+  const { why, purpose, sinceMs } = refused;
+  const what = `${f.service}/${f.cell}: the split was not changed (${purpose}): ${why}`;
+  return [decision(f, 'guard', sinceMs, 'split', what, { guard: 'split', reach: null, why, purpose })];
+}
+
+function pages(before: Failover | null, f: Failover): Decision[] {
+  const known = new Set(before?.pages?.map((p) => p.why));
+  return (f.pages ?? []).flatMap(({ atMs, why }, i) => {
+    if (known.has(why)) return [];
+    const what = `${f.service}/${f.cell} calls for a person: ${why}`;
+    return [decision(f, 'page', atMs, `${i}`, what, { why, phase: f.phase })];
   });
 }
 

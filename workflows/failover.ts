@@ -136,6 +136,8 @@ export interface Failover {
   evacuatedAtMs: number | null;
   /** Why the last change was not made, and when it is worth trying again. */
   refusedChange: { why: string; retryAtMs: number } | null;
+  /** The reason for which a change was refused last, and since when it is the same one; its figures may have changed. */
+  lastRefusal?: { why: string; purpose: ShiftPurpose; sinceMs: number } | null;
 
   approved: Order | null;
   /** By a person, or by this failover itself when it needs one (`by` is then `understudy`). */
@@ -165,7 +167,7 @@ export interface Failover {
   /** The limit that is narrowest now, and since when. */
   limited?: { guard: GuardName; reach: Reach; why: string; liftable: boolean; sinceMs: number } | null;
   /** The plan that was last told. */
-  plan?: { kind: PlanKind; canaryBp: number } | null;
+  plan?: { kind: PlanKind; canaryBp: number; why?: string } | null;
   /** Why a person was called, each once. */
   pages?: { atMs: number; why: string }[];
   /** When the step that is under way was begun, and how long steps took. */

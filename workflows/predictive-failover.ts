@@ -50,7 +50,9 @@ export async function predictiveFailover(
   let failover = input.continuing ?? begin(input, workflowInfo().runId, now());
   let told = '';
   // Histories from before decisions were told have none to tell.
-  const decisions = patched('decision-events') ? new DecisionTeller(input.continuing ?? null) : null;
+  const decisions = patched('decision-events')
+    ? new DecisionTeller(input.continuing ?? null, patched('plan-and-guard-events'))
+    : null;
   show(() => dossierOf(failover));
   if (input.firstRisk) failover = hearRisk(failover, input.firstRisk, now());
 

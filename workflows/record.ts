@@ -8,6 +8,7 @@ import { cooldownOf, limitsOn, trustReach } from './guards';
 import { labelOf, witness } from './label';
 import type { Phase } from './messages';
 import { planOf } from './plan';
+import { isSameReason } from './reasons';
 import type { Acknowledgement, Observation, ShiftResult, ShiftStep, Step, StepResult } from './steps';
 
 const refusedChangeRetryMs = 3000;
@@ -57,7 +58,11 @@ function considered(f: Failover, step: Step, nowMs: number): Failover {
     const { kind, why, ...evidence } = plan;
     next = note(next, nowMs, `plan ${kind}: ${why}`, evidence);
   }
-  if (plan) next = { ...next, plan: { kind: plan.kind, canaryBp: plan.canaryBp } };
+  if (plan) {
+    // Its sentence has figures that change with every second: the one is kept that it was chosen by.
+    const why = plan.kind === f.plan?.kind ? f.plan.why : plan.why;
+    next = { ...next, plan: { kind: plan.kind, canaryBp: plan.canaryBp, ...(why !== undefined && { why }) } };
+  }
   if (asks(f) && (f.askedAtMs === null || f.askedAtMs === undefined)) {
     const { waitS, byDefault } = f.context.policy.approval;
     const silence = byDefault === 'act' ? `goes on by itself after ${waitS} s unless somebody objects` : 'waits';
@@ -69,7 +74,7 @@ function considered(f: Failover, step: Step, nowMs: number): Failover {
 /** Calls a person, once for each reason. */
 function page(f: Failover, nowMs: number, why: string): Failover {
   const pages = f.pages ?? [];
-  if (pages.some((p) => p.why === why)) return f;
+  if (pages.some((p) => isSameReason(p.why, why))) return f;
   const told = note(f, nowMs, `a person is called: ${why}`, { page: true });
   return { ...told, pages: [...pages, { atMs: nowMs, why }].slice(-50) };
 }
@@ -217,8 +222,12 @@ function shifted(f: Failover, step: ShiftStep, result: ShiftResult, nowMs: numbe
   if (step.purpose === 'ordered') next = { ...next, orderedStepBp: null };
   if (!result.applied || !result.acknowledgement) {
     const refusedChange = { why: result.why, retryAtMs: nowMs + refusedChangeRetryMs };
-    return note({ ...next, refusedChange }, nowMs, `the split was not changed (${step.purpose}): ${result.why}`);
+    const isSame = f.lastRefusal?.purpose === step.purpose && isSameReason(f.lastRefusal.why, result.why);
+    const lastRefusal = isSame ? f.lastRefusal! : { why: result.why, purpose: step.purpose, sinceMs: nowMs };
+    next = { ...next, refusedChange, lastRefusal };
+    return note(next, nowMs, `the split was not changed (${step.purpose}): ${result.why}`);
   }
+  next = { ...next, lastRefusal: null };
   const { acknowledgement, evidence } = acknowledged(result.acknowledgement);
   const what = `${step.purpose}: ${f.synthetic?.name} carries ${percent(syntheticBp)}, ${f.cell} ${percent(sourceBp)}; ${acknowledgement}`;
   next = note(next, nowMs, what, { ...evidence, why: result.why });

@@ -1,6 +1,6 @@
 /** Tells what a failover decided, in order and beside its flow: nothing that is to be done waits for it, only the end does. */
 import { CancellationScope, condition, proxyActivities } from '@temporalio/workflow';
-import { decisionsBetween, type Decision } from './decisions';
+import { considerationsBetween, decisionsBetween, inOrder, type Decision } from './decisions';
 import type { Failover } from './failover';
 
 export interface DecisionActivities {
@@ -19,11 +19,18 @@ export class DecisionTeller {
   private last: Promise<void> = Promise.resolve();
   private pending = 0;
 
-  /** @param told what has been told already: null at the very beginning of a failover */
-  constructor(private told: Failover | null) {}
+  /**
+   * @param told what has been told already: null at the very beginning of a failover
+   * @param tellsConsiderations false in histories from before plans, guards and pages were told
+   */
+  constructor(
+    private told: Failover | null,
+    private readonly tellsConsiderations: boolean,
+  ) {}
 
   tell(f: Failover): void {
-    const decisions = decisionsBetween(this.told, f);
+    const considered = this.tellsConsiderations ? considerationsBetween(this.told, f) : [];
+    const decisions = inOrder([...decisionsBetween(this.told, f), ...considered]);
     this.told = f;
     if (decisions.length === 0) return;
     this.pending += 1;

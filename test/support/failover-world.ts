@@ -103,6 +103,8 @@ export class World {
   capacityBp: number | null;
   /** What the next survey finds. */
   facts: FleetFacts;
+  /** Set: every change of the split is refused, with the reason for the n-th. */
+  refusals: ((n: number) => string) | null = null;
   readonly taken: { step: Step; risk: RiskEvent | undefined; atMs: number; source: SourceState; held: boolean }[] = [];
   private epoch = 1;
   private readonly seen = { requests: 0, errors: 0 };
@@ -203,6 +205,7 @@ export class World {
   }
 
   private shift(step: ShiftStep): StepResult {
+    if (this.refusals) return this.refused(this.refusals(this.changes.length % 9));
     const total = this.sourceBp + this.syntheticBp;
     this.syntheticBp = Math.min(
       step.targetBp,
@@ -224,6 +227,13 @@ export class World {
         totals: { source: { requests: 0, errors: 0 }, synthetic: { ...this.seen } },
       },
     };
+  }
+
+  private refused(why: string): StepResult {
+    const { sourceBp, syntheticBp, capacityBp, epoch } = this;
+    const totals = { source: { requests: 0, errors: 0 }, synthetic: { ...this.seen } };
+    const result = { applied: false, why, acknowledgement: null, sourceBp, syntheticBp, capacityBp, epoch, totals };
+    return { kind: 'shifted', result };
   }
 
   private acknowledge() {

@@ -1,11 +1,11 @@
 /** What the outside is told of a failover: each decision once, in the order of time, as a CloudEvent. */
 import { expect } from 'chai';
 import { decisionEvent, decisionEventSchema } from '../../blueprints/decision-events';
-import { decisionsBetween, type Decision } from '../../workflows/decisions';
+import { considerationsBetween, decisionsBetween, type Decision } from '../../workflows/decisions';
 import type { Failover } from '../../workflows/failover';
 import { begin } from '../../workflows/failover';
 import { hearRisk } from '../../workflows/hear';
-import { contextOf, policyOf, riskEvent, startMs, World } from '../support/failover-world';
+import { contextOf, factsOf, policyOf, riskEvent, risingCell, startMs, World } from '../support/failover-world';
 
 /** As the workflow tells them: after every step. */
 function lifeOf(world: World, steps: number): Decision[] {
@@ -49,6 +49,54 @@ describe('Decisions of a failover', () => {
     const event = decisionEvent({ ...decisions[0]!, by: 'failover/shop/a b' });
     expect(event.source).to.equal('/understudy/failover/shop/a%20b');
     expect(event.subject).to.equal('shop/shop-a');
+  });
+});
+
+describe('What a failover considers', () => {
+  /** Told after every step, as the workflow does it. */
+  function considered(world: World, steps: number, beforeEach: (i: number) => void): Decision[] {
+    let told: Failover | null = null;
+    const decisions: Decision[] = [];
+    for (let i = 0; i < steps; i++) {
+      beforeEach(i);
+      world.risk('shift').advance();
+      decisions.push(...considerationsBetween(told, world.failover));
+      told = world.failover;
+    }
+    return decisions;
+  }
+  const kinds = (decisions: Decision[]) => decisions.map((d) => d.kind);
+
+  it('is told when the plan changes, not when its figures do', () => {
+    const world = new World(contextOf({ fleet: factsOf(), capacityBp: 10_000 }));
+    const decisions = considered(world, 30, () => (world.requestsPerSecond += 1));
+    const plans = decisions.filter((d) => d.kind === 'plan').map((d) => d.data.plan);
+    expect(plans.length).to.be.within(1, 4);
+    expect(plans.every((plan, i) => plan !== plans[i - 1])).to.equal(true);
+    expect(decisions[0]!.what).to.match(/^shop\/shop-a: plan [a-z-]+; .* to the failure/);
+  });
+
+  it('is told when a guard holds it back, when the reason changes and when it is gone, and who is called', () => {
+    const rising = ['b', 'c', 'd'].map((name) => risingCell(`other-${name}`, { blueprint: 'shop@1' }));
+    const world = new World(contextOf({ fleet: factsOf({ rising }), capacityBp: 10_000 }));
+    const decisions = considered(world, 40, (i) => {
+      // More cells of the same cause are the same reason with another figure.
+      if (i === 15) world.facts = factsOf({ rising: [...rising, risingCell('other-e', { blueprint: 'shop@1' })] });
+      if (i === 25) world.order({ action: 'approve' });
+    });
+    const guards = decisions.filter((d) => d.kind === 'guard');
+    expect(guards.map((d) => d.data.guard)).to.deep.equal(['breaker', null]);
+    expect(guards[0]!.what).to.contain('limited to nothing (breaker)');
+    expect(kinds(decisions).filter((kind) => kind === 'page')).to.deep.equal(['page']);
+    for (const decision of decisions) decisionEventSchema.parse(decisionEvent(decision));
+  });
+
+  it('is told once while the load balancer refuses one change after another for the same reason', () => {
+    const world = new World(contextOf({ fleet: factsOf(), capacityBp: 10_000 }));
+    world.refusals = (n) => `source load 0.0${n} is below 0.02`;
+    const decisions = considered(world, 60, () => undefined);
+    expect(world.changes.length).to.be.above(3);
+    expect(decisions.filter((d) => d.data.guard === 'split').length).to.equal(1);
   });
 });
 
