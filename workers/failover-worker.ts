@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Client } from '@temporalio/client';
-import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { pino, type Logger } from 'pino';
 import { FailureMapping } from '../activities/errors';
 import { createActivities } from '../activities/failover-activities';
@@ -73,11 +73,13 @@ async function main(): Promise<void> {
   log.info('stopped');
 }
 
-async function createWorker(
+/** The worker over the ports it is given; `options` replace its own. */
+export async function createWorker(
   settings: Settings,
   client: Client,
   connection: NativeConnection,
   has: Pick<CarePorts, 'store' | 'traffic' | 'cells'>,
+  options: Partial<WorkerOptions> = {},
 ): Promise<Worker> {
   const { namespace, failoverTaskQueue } = settings.temporal;
   const care: CarePorts = { ...has, client, failoverTaskQueue };
@@ -85,7 +87,8 @@ async function createWorker(
     connection,
     namespace,
     taskQueue: failoverTaskQueue,
-    workflowsPath: join(__dirname, '..', 'workflows', 'index.js'),
+    // Bundling takes a second: who has a bundle brings it.
+    ...(!options.workflowBundle && { workflowsPath: join(__dirname, '..', 'workflows', 'index.js') }),
     activities: {
       ...createActivities({ ...has, failovers: failoversUnderWay(client) }),
       ...reconciliation(care),
@@ -100,6 +103,7 @@ async function createWorker(
     defaultHeartbeatThrottleInterval: '1s',
     maxCachedWorkflows: 200,
     workflowThreadPoolSize: 1,
+    ...options,
   });
 }
 

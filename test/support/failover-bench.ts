@@ -29,7 +29,10 @@ let bundle: Promise<WorkflowBundleWithSourceMap> | undefined;
 
 /** One bundle for all tests of a run: making it takes a second. */
 export function workflowBundle(): Promise<WorkflowBundleWithSourceMap> {
-  bundle ??= bundleWorkflowCode({ workflowsPath: join(packageRoot, 'dist', 'workflows', 'index.js') });
+  bundle ??= bundleWorkflowCode({
+    workflowsPath: join(packageRoot, 'dist', 'workflows', 'index.js'),
+    logger: new DefaultLogger('WARN'),
+  });
   return bundle;
 }
 

@@ -4,7 +4,7 @@ import { get } from 'node:http';
 export class OpenLoad {
   sent = 0;
   answered = 0;
-  /** Why, of those that were not answered with 200. */
+  /** When and why, of those that were not answered with 200. */
   readonly failures: string[] = [];
   private readonly timer: NodeJS.Timeout;
 
@@ -35,6 +35,6 @@ export class OpenLoad {
       },
     );
     request.on('timeout', () => request.destroy(new Error('no answer within 10 s')));
-    request.on('error', (error) => this.failures.push(error.message));
+    request.on('error', (error) => this.failures.push(`${new Date().toISOString()} ${error.message}`));
   }
 }
