@@ -2,6 +2,7 @@
 import { sql, type Kysely, type Transaction } from 'kysely';
 import { notify } from './change-feed';
 import { refuseWhileStopped } from './fleet-stop';
+import { openStep } from './open-steps';
 import { RefusedError, StaleEpochError, type AppliedChange, type TrafficChange, type TrafficState } from './records';
 import { splitProblems } from './splits';
 import { cellRecord, jsonb, trafficState, type Tables } from './tables';
@@ -49,6 +50,7 @@ export async function changeTraffic(trx: Transaction<Tables>, change: TrafficCha
       ...(reverts && { reverts: reverts.epoch, evidence: jsonb(reverts.refused) }),
     })
     .execute();
+  await openStep(trx, change, state.epoch);
   await lease(trx, change, state.epoch);
   await notify(trx, service);
   return { state, repeated: false };

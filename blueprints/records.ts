@@ -57,6 +57,8 @@ export interface TrafficChange {
   leaseMs?: number;
   /** This change takes back that epoch, which proxies refused. A lease that lay on it stays. */
   reverts?: { epoch: number; refused: ProxyRefusal[] };
+  /** The control plane that waits for the proxies and takes the change back if one refuses. Left out: nobody does. */
+  carriedBy?: string;
   /** Only if a lease lies on the expected epoch and has run out by the database's clock. */
   onExpiredLease?: boolean;
 }

@@ -27,6 +27,7 @@ import {
 } from './records';
 import { blueprintAgeMs, pastFailovers, type PastRun } from './past-failovers';
 import { policySchema, type Document, type Instance } from './schema';
+import { OpenSteps } from './open-steps';
 import { holdingsChannel, ReplicaTable } from './replicas';
 import { expiredLeases, renewLease, splitLeaseOf } from './split-leases';
 import {
@@ -73,6 +74,9 @@ export class ConfigurationStore {
   /** The control planes over this store. */
   readonly replicas: ReplicaTable;
 
+  /** Steps whose proxies have not all answered yet. */
+  readonly steps: OpenSteps;
+
   /** Who asked what, what was changed, and what became of it at the proxies. */
   readonly audit: AuditTable;
 
@@ -82,6 +86,7 @@ export class ConfigurationStore {
     this.feed = new ChangeFeed(url);
     this.holdingsFeed = new ChangeFeed(url, holdingsChannel);
     this.replicas = new ReplicaTable(this.db);
+    this.steps = new OpenSteps(this.db);
   }
 
   /** Opens the store, waiting until Postgres is there. Call `migrate` before anything else. */

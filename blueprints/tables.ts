@@ -88,6 +88,7 @@ export interface Tables {
     duration_ms: number;
     expires_at: ColumnType<Date, RawBuilder<Date>, RawBuilder<Date>>;
   };
+  open_steps: { service: string; epoch: BigInt; replica: string; override: boolean };
   fleet: {
     singleton: boolean;
     stopped_at: ColumnType<Date | null, never, RawBuilder<Date> | null>;

@@ -19,6 +19,7 @@ import { LeaseKeeper } from './lease-keeper';
 import { FleetWait } from './replicas/fleet-wait';
 import type { ReplicaLoads } from './replicas/loads';
 import { Replica } from './replicas/replica';
+import { StepKeeper } from './step-keeper';
 import { TrafficApi } from './traffic-api';
 import { TrafficChanges } from './traffic-changes';
 import type { TrafficStore } from './traffic-store';
@@ -109,9 +110,23 @@ export async function startControlPlane(
     splitKeys: (service) => publisher.splitKeys(service),
     loads: loadsOf,
     log,
-    onBeat: () => leases.review(),
+    onBeat: async () => {
+      await leases.review();
+      await steps.review();
+    },
+  });
+  const wait = new FleetWait(replica, store.onHoldings && ((listener) => store.onHoldings!(listener)));
+  const { acknowledgeTimeoutMs } = settings;
+  const changes = new TrafficChanges({
+    store,
+    publisher,
+    wait,
+    replica,
+    acknowledgeTimeoutMs,
+    log,
   });
   const leases: LeaseKeeper = new LeaseKeeper(store, () => replica.canJudge, log);
+  const steps: StepKeeper = new StepKeeper(store.steps, replica, changes, log);
   const refresh = (service: string | null): void => {
     read(service).catch((error: Error) => {
       log.warn({ err: error }, `the store cannot be read; proxies keep what they have: ${error.message}`);
@@ -136,16 +151,6 @@ export async function startControlPlane(
     'grpc.max_receive_message_length': limits.requestBytes,
     'grpc.max_connection_idle_ms': limits.connectionIdleMs,
     interceptors: [oversight.authority],
-  });
-  const wait = new FleetWait(replica, store.onHoldings && ((listener) => store.onHoldings!(listener)));
-  const { acknowledgeTimeoutMs } = settings;
-  const changes = new TrafficChanges({
-    store,
-    publisher,
-    wait,
-    storeProblem: () => replica.problem(),
-    acknowledgeTimeoutMs,
-    log,
   });
   const views = new TrafficViews({ store, replica, proxies, epochOf, loads: loadsOf });
   const api = new TrafficApi({ store, changes, views, replica, acknowledgeTimeoutMs, log });

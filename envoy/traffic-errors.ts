@@ -52,6 +52,11 @@ export interface Status {
   metadata: Metadata;
 }
 
+/** The store has answered, with a no: asked again it says the same. */
+export function isForeseen(error: unknown): boolean {
+  return error instanceof RefusedError || error instanceof StaleEpochError || error instanceof FleetStoppedError;
+}
+
 /** Undefined for what is nobody's fault: unforeseen. */
 export function statusOf(error: Error): Status | undefined {
   const metadata = new Metadata();

@@ -9,6 +9,7 @@ import type {
   TrafficChange,
   TrafficState,
 } from '../blueprints/records';
+import type { OpenSteps } from '../blueprints/open-steps';
 import type { ReplicaTable } from '../blueprints/replicas';
 import type { SplitChange } from '../blueprints/store';
 
@@ -35,5 +36,7 @@ export interface TrafficStore {
   expiredLeases(): Promise<SplitLease[]>;
   /** Left out, with `onHoldings`, by a store that only one process can see: there is no other replica then. */
   readonly replicas?: ReplicaTable;
+  /** Left out likewise: what this process began ends with it. */
+  readonly steps?: Pick<OpenSteps, 'list' | 'adopt' | 'close'>;
   onHoldings?(listener: (service: string | null) => void): Unlisten;
 }

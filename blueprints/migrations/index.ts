@@ -4,10 +4,12 @@ import * as store from './0001-store';
 import * as decisionsAndLedger from './0020-decisions-and-ledger';
 import * as audit from './0030-audit';
 import * as replicas from './0031-replicas';
+import * as openSteps from './0032-open-steps';
 
 export const migrations: Record<string, Migration> = {
   '0001-store': store,
   '0020-decisions-and-ledger': decisionsAndLedger,
   '0030-audit': audit,
   '0031-replicas': replicas,
+  '0032-open-steps': openSteps,
 };

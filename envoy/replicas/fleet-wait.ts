@@ -28,12 +28,14 @@ export class FleetWait {
   /**
    * The service has been published here at that epoch or a later one. Waits until nobody is pending, `enough` is
    * content, or the time is up. With a single replica Postgres is asked once only, who else there is.
+   * @param awaited proxies that were connected to a replica that is gone: waited for until they answer elsewhere.
    */
   async answers(
     service: string,
     epoch: number,
     waitMs: number,
     enough: (standing: FleetStanding) => boolean,
+    awaited: readonly string[] = [],
   ): Promise<FleetAnswer> {
     const began = performance.now();
     let others: OtherReplica[] = await this.replica.others(service);
@@ -52,7 +54,9 @@ export class FleetWait {
         const answers = standing.acknowledged.length + standing.refused.length;
         if (answers !== answered) tookMs = performance.now() - began;
         answered = answers;
-        if (isOver || standing.pending.length === 0 || enough(standing)) return { ...standing, tookMs };
+        const here = new Set([...standing.acknowledged, ...standing.refused.map(({ node }) => node)]);
+        const isWhole = standing.pending.length === 0 && awaited.every((node) => here.has(node));
+        if (isOver || isWhole || enough(standing)) return { ...standing, tookMs };
         // If some are pending here, the time has been spent; else it is the others that are waited for.
         if (local.pending.length === 0) await Promise.race([news.promise, sleep(Math.min(leftMs, lookAgainMs))]);
       } finally {

@@ -53,7 +53,7 @@ export class Replica {
   private proxiesSaid = '';
   private lastBeatAt = -Infinity;
   private unbrokenSince = -Infinity;
-  private othersAlive = false;
+  private alive: ReadonlySet<string> = new Set();
   private failure: string | undefined;
   private closing = false;
   private beating: Promise<void> = Promise.resolve();
@@ -95,12 +95,17 @@ export class Replica {
     return this.problem() === undefined && performance.now() - this.unbrokenSince >= lostAfterMs;
   }
 
+  /** Whether that control plane has ended, by its own word or by its silence. What cannot be judged now is not gone. */
+  isGone(id: string): boolean {
+    return id !== this.id && this.canJudge && !this.alive.has(id);
+  }
+
   /** The other replicas, with what they hold of the service. */
   async others(service: string): Promise<OtherReplica[]> {
     const { table } = this.options;
     if (!table) return [];
     const others = (await table.list()).filter(({ id }) => id !== this.id);
-    this.othersAlive = others.some(({ silentMs }) => silentMs < lostAfterMs);
+    this.heard(others);
     if (others.length === 0) return [];
     const holdings = await table.holdings(service);
     return others.map(({ id, silentMs, proxies }) => ({
@@ -137,6 +142,11 @@ export class Replica {
     return () => void this.listeners.delete(listener);
   }
 
+  private heard(replicas: { id: string; silentMs: number }[]): void {
+    const lively = replicas.filter(({ id, silentMs }) => id !== this.id && silentMs < lostAfterMs);
+    this.alive = new Set(lively.map(({ id }) => id));
+  }
+
   private schedule(): void {
     this.timer = setTimeout(() => {
       this.beating = this.beat()
@@ -163,13 +173,13 @@ export class Replica {
     if (now - this.lastBeatAt > 3 * beatEveryMs) this.unbrokenSince = now;
     this.lastBeatAt = now;
     this.failure = undefined;
-    this.othersAlive = replicas.some(({ id, silentMs }) => id !== this.id && silentMs < lostAfterMs);
+    this.heard(replicas);
     // Who came or went changes what is held; and what failed to be written is written now.
     const due = services().filter((service) => isNews || this.tracked.get(service)?.said === '');
     if (wasSilent) for (const tracked of this.tracked.values()) tracked.said = '';
     this.proxiesSaid = said;
     this.touch(due);
-    if (this.othersAlive) {
+    if (this.alive.size > 0) {
       const all = services().map((service) => ({ service, loads: loads(service) }));
       await table!.reportLoads(this.id, all);
     }

@@ -82,7 +82,8 @@ export function replicaName(id: string): string {
   return `(replica ${id})`;
 }
 
-function nodesOf({ proxies, holding }: OtherReplica): string[] {
+/** Who is or was connected to it. */
+export function nodesOf({ proxies, holding }: OtherReplica): string[] {
   return [...new Set([...proxies, ...(holding ? nodesIn(holding) : [])])];
 }
 
