@@ -3,6 +3,8 @@
  *
  *   <stateDir>/<cell>/spec.json                  what is to run; appears whole, once, and never changes
  *   <stateDir>/<cell>/run-<id>/owner             who answers for the cell
+ *   <stateDir>/<cell>/run-<id>/lease             until when the cell is kept though nobody renews; missing: for ever
+ *   <stateDir>/<cell>/run-<id>/idle              the cell is to lie idle; written before it is frozen, removed after it runs
  *   <stateDir>/<cell>/run-<id>/<instance>.<n>.plan    the port of the n-th start; appears whole, before the start
  *   <stateDir>/<cell>/run-<id>/<instance>.<n>.claim   the one process of the n-th start; never removed, so never taken twice
  *   <stateDir>/<cell>/<instance>/{pid,start,log,exit} for people and tools
@@ -12,7 +14,7 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { BlueprintDocument } from '../blueprints/schema';
-import type { CellSpec } from './provider';
+import { isLapsed, leaseEnd, type CellSpec } from './provider';
 import type { ProcessIdentity } from './processes';
 
 /** What spec.json holds. */
@@ -56,14 +58,22 @@ export class CellDirectory {
   }
 
   /** Records what is to run unless something is recorded already; answers what then is. */
-  async recordSpec({ cell, service, blueprint, owner }: CellSpec): Promise<RecordedSpec> {
+  async recordSpec({ cell, service, blueprint, owner, leaseS }: CellSpec): Promise<RecordedSpec> {
     const spec: RecordedSpec = { cell, service, blueprint, run: randomBytes(6).toString('hex') };
     const run = this.runDirectory(spec);
-    // The run folder first: a spec on record whose run folder is missing can only mean destruction.
-    await fs.mkdir(run, { recursive: true });
-    await writeWhole(join(run, 'owner'), owner);
-    const isRecorded = await linkWhole(join(this.path, 'spec.json'), JSON.stringify(spec, null, 2));
-    if (isRecorded) return spec;
+    try {
+      // The run folder first: a spec on record whose run folder is missing can only mean destruction.
+      await fs.mkdir(run, { recursive: true });
+      await writeWhole(join(run, 'owner'), owner);
+      if (leaseS !== undefined) await writeWhole(join(run, 'lease'), leaseEnd(leaseS));
+      const isRecorded = await linkWhole(join(this.path, 'spec.json'), JSON.stringify(spec, null, 2));
+      if (isRecorded) return spec;
+    } catch (error) {
+      // A disk that is full must not also keep what it could not take.
+      await fs.rm(run, { recursive: true, force: true }).catch(() => undefined);
+      await fs.rmdir(this.path).catch(() => undefined);
+      throw error;
+    }
     await fs.rm(run, { recursive: true, force: true });
     const recorded = await this.readSpec();
     if (!recorded) throw new Error(`cell ${cell} was destroyed while it was being made: ensure it again`);
@@ -76,6 +86,25 @@ export class CellDirectory {
 
   async writeOwner(spec: RecordedSpec, owner: string): Promise<void> {
     await writeWhole(join(this.runDirectory(spec), 'owner'), owner);
+  }
+
+  /** Until when the cell is kept though nobody renews, ISO 8601. */
+  async readLease(spec: RecordedSpec): Promise<string | undefined> {
+    return readIfThere(join(this.runDirectory(spec), 'lease'));
+  }
+
+  async writeLease(spec: RecordedSpec, expiresAt: string): Promise<void> {
+    await writeWhole(join(this.runDirectory(spec), 'lease'), expiresAt);
+  }
+
+  async isToBeIdle(spec: RecordedSpec): Promise<boolean> {
+    return (await readIfThere(join(this.runDirectory(spec), 'idle'))) !== undefined;
+  }
+
+  async markIdle(spec: RecordedSpec, isIdle: boolean): Promise<void> {
+    const mark = join(this.runDirectory(spec), 'idle');
+    if (isIdle) await writeWhole(mark, '');
+    else await fs.rm(mark, { force: true });
   }
 
   claimFile(spec: RecordedSpec, instance: string, n: number): string {
@@ -119,16 +148,32 @@ export class CellDirectory {
     return claimed;
   }
 
-  /** Moves the cell out of everyone's reach in one step. False if there is nothing to move. */
-  async moveAway(): Promise<boolean> {
+  /** Moves the cell out of everyone's reach in one step. Answers where it now is; undefined if there is nothing to move. */
+  async moveAway(): Promise<string | undefined> {
     const gone = join(resolve(this.stateDir), this.gonePrefix + randomBytes(6).toString('hex'));
     return fs.rename(this.path, gone).then(
-      () => true,
+      () => gone,
       (error: NodeJS.ErrnoException) => {
-        if (error.code === 'ENOENT') return false;
+        if (error.code === 'ENOENT') return undefined;
         throw error;
       },
     );
+  }
+
+  /** As moveAway, unless the lease holds: one that was renewed at the last moment brings the cell back. */
+  async moveAwayIfLapsed(): Promise<string | undefined> {
+    const isLapsedAt = async (path: string) => {
+      const text = await readIfThere(join(path, 'spec.json'));
+      if (text === undefined) return false;
+      const { run } = JSON.parse(text) as RecordedSpec;
+      const expiresAt = await readIfThere(join(path, `run-${run}`, 'lease'));
+      return expiresAt !== undefined && isLapsed({ expiresAt });
+    };
+    if (!(await isLapsedAt(this.path))) return undefined;
+    const gone = await this.moveAway();
+    if (gone === undefined || (await isLapsedAt(gone))) return gone;
+    await fs.rename(gone, this.path);
+    return undefined;
   }
 
   /** Destructions that have begun and not ended. */
@@ -177,8 +222,8 @@ async function readClaim(file: string): Promise<RecordedStart['process']> {
 /** Writes the file so that it is there whole or not at all. False if it was there already. */
 async function linkWhole(file: string, text: string): Promise<boolean> {
   const draft = `${file}.${process.pid}.${randomBytes(4).toString('hex')}`;
-  await fs.writeFile(draft, text);
   try {
+    await fs.writeFile(draft, text);
     await fs.link(draft, file);
     return true;
   } catch (error) {
@@ -191,8 +236,13 @@ async function linkWhole(file: string, text: string): Promise<boolean> {
 
 async function writeWhole(file: string, text: string): Promise<void> {
   const draft = `${file}.${process.pid}.${randomBytes(4).toString('hex')}`;
-  await fs.writeFile(draft, text);
-  await fs.rename(draft, file);
+  try {
+    await fs.writeFile(draft, text);
+    await fs.rename(draft, file);
+  } catch (error) {
+    await fs.rm(draft, { force: true });
+    throw error;
+  }
 }
 
 async function readIfThere(file: string): Promise<string | undefined> {

@@ -9,7 +9,7 @@ import { closeSync, openSync } from 'node:fs';
  * Killed after it: the claim names a dead process, which the provider sees.
  */
 const script = `
-claim=$1 dir=$2; shift 2
+claim=$1 dir=$2 groups=$3 data=$4; shift 4
 start_of() { shift 19; start=$1; }
 if read -r stat < /proc/$$/stat; then start_of \${stat##*) }; else start=$(ps -o lstart= -p $$ | xargs); fi 2>/dev/null
 echo "$$ $start" 2>/dev/null > "$claim.$$" || exit 0
@@ -17,6 +17,8 @@ ln "$claim.$$" "$claim" 2>/dev/null; won=$?
 rm -f "$claim.$$"
 [ $won -eq 0 ] || exit 0
 printf %s "$$" > "$dir/pid"; printf %s "$start" > "$dir/start"
+for group in $groups; do echo $$ > "$group/cgroup.procs" || exit 125; done
+[ -z "$data" ] || ulimit -d "$data" || exit 125
 exec "$@"
 `;
 
@@ -30,6 +32,10 @@ export interface Launch {
   command: readonly string[];
   workingDirectory: string;
   environment: Readonly<Record<string, string>>;
+  /** Folders of control groups that the process enters before it becomes the command. No spaces in them. */
+  groups?: readonly string[];
+  /** KiB of private memory per process, by setrlimit. */
+  dataLimitKib?: number;
 }
 
 /** Returns as soon as the launcher runs. The process outlives the caller. */
@@ -40,10 +46,14 @@ export async function launch({
   command,
   workingDirectory,
   environment,
+  groups = [],
+  dataLimitKib,
 }: Launch): Promise<ChildProcess> {
   const log = openSync(logFile, 'a');
   try {
-    const child = spawn('/bin/sh', ['-c', script, 'understudy-launcher', claim, directory, ...command], {
+    const data = dataLimitKib === undefined ? '' : String(dataLimitKib);
+    const args = ['-c', script, 'understudy-launcher', claim, directory, groups.join(' '), data, ...command];
+    const child = spawn('/bin/sh', args, {
       cwd: workingDirectory,
       env: { ...environment },
       detached: true,

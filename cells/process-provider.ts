@@ -1,42 +1,67 @@
 /** Runs the instances of cells as processes of this machine. They outlive whoever started them. */
-import { execFile } from 'node:child_process';
 import fs from 'node:fs/promises';
-import { isDeepStrictEqual, promisify } from 'node:util';
-import { userInfo } from 'node:os';
+import { isDeepStrictEqual } from 'node:util';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RefusedError } from '../blueprints/records';
 import { blueprintSchema, type BlueprintDocument } from '../blueprints/schema';
 import { packageRoot } from '../package-root';
 import { CellDirectory, cellsOnDisk, type RecordedSpec, type RecordedStart } from './cell-directory';
-import { request } from './http';
+import { Cgroups, type WantedLimits } from './cgroups';
+import { filledCommand } from './command-words';
 import { launch } from './launcher';
 import { chooseFreePort, isFree } from './ports';
-import { isAlive, isGroupAlive, listensOn, signalGroup, type ProcessIdentity } from './processes';
-import type { CellProvider, CellSpec, InstancePhase, ObservedCell, ObservedInstance } from './provider';
+import {
+  dataLimitOf,
+  isAlive,
+  isGroupAlive,
+  isStopped,
+  listensOn,
+  signalGroup,
+  type ProcessIdentity,
+} from './processes';
+import {
+  instanceNames,
+  leaseEnd,
+  phaseOf,
+  type CellProvider,
+  type CellSpec,
+  type Limits,
+  type ObservedCell,
+  type ObservedInstance,
+} from './provider';
+import { unready, whyNotReady } from './readiness';
+import { commandAsUser, whyNotUser } from './run-as';
 
 export interface ProcessProviderOptions {
   /** Where the provider keeps what it runs. All workers of one machine share it. */
   stateDir: string;
   /** How long an instance has to end after SIGTERM, in milliseconds. Default 5,000. */
   graceMs?: number;
+  /** For cells whose blueprint names no user: an account of this machine, or `allocate` for a number of each instance's own. */
+  user?: string | undefined;
 }
 
-const readinessTimeoutMs = 1_000;
+/** Of an instance whose limits are enforced, children and threads together. */
+const processLimit = 512;
 const couldNotBind = /EADDRINUSE|address already in use/i;
 
 export class ProcessProvider implements CellProvider {
   readonly kind = 'process';
   private readonly stateDir: string;
   private readonly graceMs: number;
+  private readonly user: string | undefined;
+  private readonly cgroups: Cgroups;
 
   constructor(options: ProcessProviderOptions) {
     this.stateDir = options.stateDir;
     this.graceMs = options.graceMs ?? 5_000;
+    this.user = options.user;
+    this.cgroups = new Cgroups(options.stateDir);
   }
 
   async ensure(spec: CellSpec): Promise<ObservedCell> {
-    await refuseWhatCannotBe(spec.blueprint);
+    await this.refuseWhatCannotBe(spec.blueprint);
     const directory = new CellDirectory(this.stateDir, spec.cell);
     await this.finishDestruction(directory);
     const recorded = (await directory.readSpec()) ?? (await directory.recordSpec(spec));
@@ -45,7 +70,12 @@ export class ProcessProvider implements CellProvider {
         `cell ${spec.cell} runs from another blueprint or for another service: destroy it before it is made anew`,
       );
     if ((await directory.readOwner(recorded)) !== spec.owner) await directory.writeOwner(recorded, spec.owner);
+    if (spec.leaseS !== undefined) await directory.writeLease(recorded, leaseEnd(spec.leaseS));
     const starts = await directory.readStarts(recorded);
+    if (await directory.isToBeIdle(recorded)) {
+      await this.freeze(recorded, starts, false);
+      await directory.markIdle(recorded, false);
+    }
     for (const instance of instanceNames(recorded)) {
       await this.ensureInstance(directory, recorded, instance, starts.get(instance));
     }
@@ -61,11 +91,38 @@ export class ProcessProvider implements CellProvider {
       return { cell, service: '', owner: '', phase, instances: [], observedAt };
     }
     const starts = await directory.readStarts(spec);
+    const isIdle = await directory.isToBeIdle(spec);
     const instances = await Promise.all(
-      instanceNames(spec).map((instance) => this.observeInstance(directory, spec, instance, starts.get(instance))),
+      instanceNames(spec).map((name) => this.observeInstance(directory, spec, name, starts.get(name), isIdle)),
     );
     const owner = await directory.readOwner(spec);
-    return { cell, service: spec.service, owner, phase: phaseOf(instances), instances, observedAt };
+    const expiresAt = await directory.readLease(spec);
+    const seen = { cell, service: spec.service, owner, phase: phaseOf(instances), instances, observedAt };
+    return expiresAt === undefined ? seen : { ...seen, expiresAt };
+  }
+
+  /** Its processes are frozen where they stand; what the kernel can then take of their memory, it may. */
+  async idle(cell: string): Promise<ObservedCell> {
+    const directory = new CellDirectory(this.stateDir, cell);
+    const spec = await directory.readSpec();
+    if (!spec) throw new RefusedError(`there is no cell ${cell} that could lie idle`);
+    await directory.markIdle(spec, true);
+    await this.freeze(spec, await directory.readStarts(spec), true);
+    return this.observe(cell);
+  }
+
+  async renew(cell: string, leaseS: number): Promise<boolean> {
+    const directory = new CellDirectory(this.stateDir, cell);
+    const spec = await directory.readSpec();
+    if (!spec) return false;
+    return directory.writeLease(spec, leaseEnd(leaseS)).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => {
+        // It was destroyed meanwhile.
+        if (error.code === 'ENOENT') return false;
+        throw error;
+      },
+    );
   }
 
   async destroy(cell: string): Promise<void> {
@@ -74,10 +131,31 @@ export class ProcessProvider implements CellProvider {
     await this.finishDestruction(directory);
   }
 
+  async removeLapsed(cell: string): Promise<boolean> {
+    const directory = new CellDirectory(this.stateDir, cell);
+    await directory.moveAwayIfLapsed();
+    const isBegun = (await directory.goneDirectories()).length > 0;
+    if (isBegun) await this.finishDestruction(directory);
+    return isBegun;
+  }
+
   async list(owner?: string): Promise<ObservedCell[]> {
     const cells = await cellsOnDisk(this.stateDir);
     const observed = await Promise.all(cells.map((cell) => this.observe(cell)));
     return observed.filter((cell) => cell.phase !== 'absent' && (owner === undefined || cell.owner === owner));
+  }
+
+  private async refuseWhatCannotBe({ name, image, security, network }: BlueprintDocument): Promise<void> {
+    const at = `blueprint ${name}`;
+    if (image.workingDirectory !== undefined) {
+      const stat = await fs.stat(image.workingDirectory).catch(() => undefined);
+      if (!stat?.isDirectory())
+        throw new RefusedError(`${at}: image.workingDirectory: there is no folder ${image.workingDirectory}`);
+    }
+    if (!(await isFree(network.address, 0)))
+      throw new RefusedError(`${at}: network.address: nothing can listen on ${network.address}`);
+    const reason = whyNotUser(security.user ?? this.user);
+    if (reason !== undefined) throw new RefusedError(`${at}: security.user: ${reason}`);
   }
 
   /** Starts the instance unless a process has it, or is about to. */
@@ -102,20 +180,31 @@ export class ProcessProvider implements CellProvider {
     );
     const home = directory.instanceDirectory(instance);
     await fs.mkdir(home, { recursive: true });
-    const values = placeholders(spec, instance, home, port);
-    const { image, security } = spec.blueprint;
-    const command = image.command.map((argument) => fill(argument, values));
+    const { image, security, resources } = spec.blueprint;
+    const { cell, service } = spec;
+    const { command, environment } = filledCommand(spec.blueprint, {
+      cell,
+      service,
+      instance,
+      address,
+      port,
+      dir: home,
+    });
+    const user = security.user ?? this.user;
+    const groups = resources.enforce ? await this.cgroups.create(groupName(spec, instance, n), wantedLimits(spec)) : [];
     const child = await launch({
       claim: directory.claimFile(spec, instance, n),
       directory: home,
       logFile: join(home, 'log'),
-      command: [...(await commandAsUser(security.user, home)), ...command],
+      command: [...(await commandAsUser({ user, port, home })), ...command],
       workingDirectory: image.workingDirectory ?? packageRoot,
       environment: {
         PATH: process.env['PATH'] ?? '/usr/local/bin:/usr/bin:/bin',
-        HOME: process.env['HOME'] ?? '/',
-        ...Object.fromEntries(Object.entries(image.environment).map(([key, value]) => [key, fill(value, values)])),
+        HOME: this.user === undefined ? (process.env['HOME'] ?? '/') : home,
+        ...environment,
       },
+      // Where no group can limit it, each of its processes is at least kept to that much private memory.
+      ...(groups ? { groups } : { dataLimitKib: resources.memoryLimitMib * 1024 }),
     });
     // Only a parent learns how a process ended. Worth keeping while we live; nothing depends on it.
     child.once('exit', (code, signal) => {
@@ -153,28 +242,50 @@ export class ProcessProvider implements CellProvider {
     spec: RecordedSpec,
     name: string,
     start: RecordedStart | undefined,
+    isToBeIdle: boolean,
   ): Promise<ObservedInstance> {
     const { network, readiness } = spec.blueprint;
-    const seen = { name, address: network.address, port: start?.port ?? 0 };
-    if (!start?.process) return { ...seen, phase: 'provisioning', reason: 'not started yet' };
+    const seen: ObservedInstance = { name, address: network.address, port: start?.port ?? 0, phase: 'provisioning' };
+    if (!start?.process) return { ...seen, reason: 'not started yet' };
     const { pid, claimedAt } = start.process;
     if (!isAlive(start.process)) {
       const words = await directory.readLogTail(name);
       const reason = `process ${pid} ${await howItEnded(directory, name, pid)}${words ? `; its last words: ${words}` : ''}`;
       return { ...seen, phase: 'failed', reason };
     }
-    const reason = await whyNotReady(seen, readiness.path, pid);
+    if (spec.blueprint.resources.enforce) seen.limits = await this.limitsOf(groupName(spec, name, start.n), pid);
+    if (isToBeIdle) {
+      const isFrozen = (await this.cgroups.isFrozen(groupName(spec, name, start.n))) ?? isStopped(start.process);
+      return isFrozen ? { ...seen, pid, phase: 'idle' } : { ...seen, pid, reason: 'is being laid idle, or woken' };
+    }
+    const reason = (await whyNotReady(seen, readiness.path)) ?? notItsPort(seen, pid);
     if (reason === undefined) return { ...seen, pid, phase: 'ready' };
-    const ageS = (Date.now() - claimedAt.getTime()) / 1000;
-    const isLate = ageS > readiness.timeoutS;
-    const since = isLate ? ` ${Math.round(ageS)} s after its start, more than the ${readiness.timeoutS} s allowed` : '';
-    return { ...seen, pid, phase: isLate ? 'failed' : 'provisioning', reason: `not ready${since}: ${reason}` };
+    return { ...seen, pid, ...unready(reason, claimedAt, readiness.timeoutS) };
+  }
+
+  private async limitsOf(group: string, pid: number): Promise<Limits> {
+    const limits = await this.cgroups.read(group);
+    if (limits) return limits;
+    const memoryBytes = dataLimitOf(pid);
+    return memoryBytes === undefined ? { by: 'prlimit' } : { by: 'prlimit', memoryBytes };
+  }
+
+  /** Freezes the processes of all instances, or lets them run again; as a group where they have one, else by signals. */
+  private async freeze(spec: RecordedSpec, starts: Map<string, RecordedStart>, isFrozen: boolean): Promise<void> {
+    for (const [instance, { n, process: leader }] of starts) {
+      if (!leader) continue;
+      const group = groupName(spec, instance, n);
+      if (!(await this.cgroups.freeze(group, isFrozen))) signalGroup(leader, isFrozen ? 'SIGSTOP' : 'SIGCONT');
+      if (isFrozen) await this.cgroups.handBackMemory(group);
+    }
   }
 
   /** Ends what destructions that have begun left behind, this caller's or another's. */
   private async finishDestruction(directory: CellDirectory): Promise<void> {
     for (const gone of await directory.goneDirectories()) {
+      await this.cgroups.thaw(directory.cell);
       await this.stopGroups(await directory.claimedProcesses(gone));
+      await this.cgroups.remove(directory.cell);
       await fs.rm(gone, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 });
     }
   }
@@ -201,27 +312,23 @@ async function allEnd(groups: ProcessIdentity[], withinMs: number): Promise<bool
   }
 }
 
-function instanceNames({ cell, blueprint }: RecordedSpec): string[] {
-  return Array.from({ length: blueprint.resources.instances }, (_, i) => `${cell}-${i + 1}`);
+/** Another server that listens there would answer in the instance's name. */
+function notItsPort({ address, port }: ObservedInstance, pid: number): string | undefined {
+  if (listensOn(pid, port) !== false) return undefined;
+  return `another process listens on ${address}:${port}, not process ${pid}`;
 }
 
-/** `ready` only if every instance is; `failed` if any has failed. */
-function phaseOf(instances: ObservedInstance[]): InstancePhase {
-  if (instances.some(({ phase }) => phase === 'failed')) return 'failed';
-  return instances.every(({ phase }) => phase === 'ready') ? 'ready' : 'provisioning';
+function groupName({ cell, run }: RecordedSpec, instance: string, n: number): string {
+  return `${cell}.${run}.${instance}.${n}`;
 }
 
-async function whyNotReady(target: ObservedInstance | { address: string; port: number }, path: string, pid: number) {
-  try {
-    const { status } = await request(target, path, { timeoutMs: readinessTimeoutMs });
-    if (status < 200 || status > 299) return `${path} answered ${status}`;
-  } catch (error) {
-    const { message, code } = error as NodeJS.ErrnoException;
-    return `${path} on ${target.address}:${target.port}: ${message || code}`;
-  }
-  if (listensOn(pid, target.port) === false)
-    return `another process listens on ${target.address}:${target.port}, not process ${pid}`;
-  return undefined;
+function wantedLimits({ blueprint: { resources } }: RecordedSpec): WantedLimits {
+  const { memoryLimitMib, cpu } = resources;
+  return {
+    memoryBytes: memoryLimitMib * 1024 * 1024,
+    processes: processLimit,
+    ...(cpu !== undefined && { cpus: cpu }),
+  };
 }
 
 async function howItEnded(directory: CellDirectory, instance: string, pid: number): Promise<string> {
@@ -235,52 +342,7 @@ async function howItEnded(directory: CellDirectory, instance: string, pid: numbe
   return 'has ended';
 }
 
-function placeholders({ cell, service, blueprint }: RecordedSpec, instance: string, dir: string, port: number) {
-  return {
-    port: String(port),
-    address: blueprint.network.address,
-    instance,
-    cell,
-    service,
-    memoryLimitMib: String(blueprint.resources.memoryLimitMib),
-    dir,
-  };
-}
-
-function fill(text: string, values: Record<string, string>): string {
-  return text.replace(/\{([A-Za-z]+)\}/g, (whole, key: string) => values[key] ?? whole);
-}
-
 /** Compares through the schema, so that a setting with a default that a later version added makes no difference. */
 function isSame(recorded: BlueprintDocument, wanted: BlueprintDocument): boolean {
   return isDeepStrictEqual(blueprintSchema.parse(recorded), blueprintSchema.parse(wanted));
-}
-
-async function refuseWhatCannotBe({ name, image, security, network }: BlueprintDocument): Promise<void> {
-  const at = `blueprint ${name}`;
-  if (image.workingDirectory !== undefined) {
-    const stat = await fs.stat(image.workingDirectory).catch(() => undefined);
-    if (!stat?.isDirectory())
-      throw new RefusedError(`${at}: image.workingDirectory: there is no folder ${image.workingDirectory}`);
-  }
-  if (!(await isFree(network.address, 0)))
-    throw new RefusedError(`${at}: network.address: nothing can listen on ${network.address}`);
-  const { uid, username } = userInfo();
-  if (security.user !== undefined && security.user !== username && uid !== 0)
-    throw new RefusedError(
-      `${at}: security.user: only root can start a cell as ${security.user}, and this process runs as ${username}`,
-    );
-}
-
-/** What stands before the command so that it runs as the user its source runs as. Gives the user the instance's folder. */
-async function commandAsUser(user: string | undefined, home: string): Promise<string[]> {
-  if (user === undefined || user === userInfo().username) return [];
-  const idOf = async (flag: string) => Number((await promisify(execFile)('id', [flag, user])).stdout);
-  try {
-    const [uid, gid] = [await idOf('-u'), await idOf('-g')];
-    await fs.chown(home, uid, gid);
-    return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--init-groups', '--'];
-  } catch (error) {
-    throw new RefusedError(`security.user: ${user} is not a user of this machine: ${(error as Error).message}`);
-  }
 }

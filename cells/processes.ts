@@ -38,6 +38,22 @@ export function isAlive({ pid, start }: ProcessIdentity): boolean {
   return stat !== undefined && stat.start === start && stat.state !== 'Z' && stat.state !== 'X';
 }
 
+/** True if a signal has stopped the process. */
+export function isStopped({ pid, start }: ProcessIdentity): boolean {
+  const stat = statOf(pid);
+  return stat !== undefined && stat.start === start && stat.state === 'T';
+}
+
+/** Private memory that each process may have by setrlimit, in bytes; undefined without a limit or without /proc. */
+export function dataLimitOf(pid: number): number | undefined {
+  try {
+    const soft = /^Max data size\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/limits`, 'utf8'))?.[1];
+    return soft === undefined ? undefined : Number(soft);
+  } catch {
+    return undefined;
+  }
+}
+
 /** True while the process or any other of the group it led lives. */
 export function isGroupAlive(leader: ProcessIdentity): boolean {
   const stat = statOf(leader.pid);

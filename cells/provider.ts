@@ -1,4 +1,4 @@
-/** The port behind which infrastructure lies: whoever can run the instances of a cell. */
+/** The port behind which infrastructure lies: whoever can run the instances of a cell. docs/providers.md tells its promises. */
 import type { BlueprintDocument } from '../blueprints/schema';
 
 /** What is to run. `ensure` with the same cell name is idempotent. */
@@ -8,9 +8,21 @@ export interface CellSpec {
   /** Who answers for the cell: a failover's workflow id, or `operator`. Found again by `list`. */
   owner: string;
   blueprint: BlueprintDocument;
+  /** Seconds from now for which the cell is kept though nobody renews its lease. Left out: the lease stays as it is. */
+  leaseS?: number;
 }
 
-export type InstancePhase = 'absent' | 'provisioning' | 'ready' | 'failed' | 'deleting';
+/** `idle`: kept, but it does not run; `ensure` wakes it. */
+export type InstancePhase = 'absent' | 'provisioning' | 'ready' | 'idle' | 'failed' | 'deleting';
+
+/** What holds an instance to its limits now, read back from the system. What is left out is not limited. */
+export interface Limits {
+  memoryBytes?: number;
+  cpus?: number;
+  processes?: number;
+  /** What enforces them: `cgroup v2`, `cgroup v1`, `prlimit`, `engine`. */
+  by: string;
+}
 
 export interface ObservedInstance {
   name: string;
@@ -20,27 +32,59 @@ export interface ObservedInstance {
   /** Set when something is wrong: what, in a sentence. */
   reason?: string;
   pid?: number;
+  limits?: Limits;
 }
 
 export interface ObservedCell {
   cell: string;
   service: string;
   owner: string;
-  /** `ready` only if every instance is; `failed` if any has failed. */
+  /** `ready` or `idle` only if every instance is; `failed` if any has failed. */
   phase: InstancePhase;
   instances: ObservedInstance[];
   /** ISO 8601. */
   observedAt: string;
+  /** Until when the cell is kept though nobody renews its lease, ISO 8601. Left out: it has no lease. */
+  expiresAt?: string;
 }
 
 export interface CellProvider {
   readonly kind: string;
-  /** Begins to make the cell what the spec says and returns at once. Safe to call again at any time, also after a crash in mid-call. */
+  /**
+   * Begins to make the cell what the spec says, wakes it if it lies idle, and returns at once. Safe to call again at any
+   * time, also after a crash in mid-call. RefusedError: calling again will not help.
+   */
   ensure(spec: CellSpec): Promise<ObservedCell>;
   /** What is really there now. An unknown cell is `absent`. */
   observe(cell: string): Promise<ObservedCell>;
+  /** Lets the cell stand by at next to no cost: stopped, paused or frozen, at the addresses it has. */
+  idle(cell: string): Promise<ObservedCell>;
+  /** Puts the end of the lease `leaseS` seconds from now. False if there is no such cell: nothing is made. */
+  renew(cell: string, leaseS: number): Promise<boolean>;
   /** Removes the cell and all it holds; an absent cell is fine. */
   destroy(cell: string): Promise<void>;
+  /** Removes the cell if its lease has lapsed or its destruction had begun. False if it is kept. */
+  removeLapsed(cell: string): Promise<boolean>;
   /** Every cell of an owner, or all. */
   list(owner?: string): Promise<ObservedCell[]>;
+}
+
+/** `ready` or `idle` only if every instance is; `failed` if any has failed. */
+export function phaseOf(instances: readonly ObservedInstance[]): InstancePhase {
+  if (instances.some(({ phase }) => phase === 'failed')) return 'failed';
+  if (instances.every(({ phase }) => phase === 'ready')) return 'ready';
+  return instances.every(({ phase }) => phase === 'idle') ? 'idle' : 'provisioning';
+}
+
+export function isLapsed({ expiresAt }: Pick<ObservedCell, 'expiresAt'>, now = Date.now()): boolean {
+  return expiresAt !== undefined && Date.parse(expiresAt) <= now;
+}
+
+/** The end of a lease of so many seconds that begins now. */
+export function leaseEnd(leaseS: number): string {
+  return new Date(Date.now() + leaseS * 1000).toISOString();
+}
+
+export function instanceNames({ cell, blueprint }: Pick<CellSpec, 'cell' | 'blueprint'>): string[] {
+  return Array.from({ length: blueprint.resources.instances }, (_, i) => `${cell}-${i + 1}`);
 }

@@ -1,4 +1,4 @@
-// Where a fresh clone begins: `node local/bootstrap.cjs setup|demo|test|understudy [arguments]` checks what the machine has,
+// Where a fresh clone begins: `node local/bootstrap.cjs setup|demo|test|test:providers|understudy [arguments]` checks what the machine has,
 // gets what is missing, builds, and runs what was asked for. Plain CommonJS without dependencies: nothing is installed yet.
 'use strict';
 const { spawn } = require('node:child_process');
@@ -9,15 +9,16 @@ const root = path.dirname(__dirname);
 const programs = { demo: 'dist/lab/demo/demo.js', understudy: 'dist/cli/understudy.js' };
 
 async function main([goal, ...args]) {
-  if (!['setup', 'demo', 'test', 'understudy'].includes(goal)) {
-    throw new Complaint('Usage: node local/bootstrap.cjs setup|demo|test|understudy [arguments]');
+  if (!['setup', 'demo', 'test', 'test:providers', 'understudy'].includes(goal)) {
+    throw new Complaint('Usage: node local/bootstrap.cjs setup|demo|test|test:providers|understudy [arguments]');
   }
   // An old result must not be taken for this run's.
-  if (goal === 'test') fs.rmSync(path.join(root, 'build', 'test-results.json'), { force: true });
+  const results = { test: 'test-results.json', 'test:providers': 'provider-test-results.json' }[goal];
+  if (results) fs.rmSync(path.join(root, 'build', results), { force: true });
   await getReady();
-  if (goal === 'test') {
+  if (results) {
     // The tests build for themselves: there a type error is a failed test among others.
-    process.exitCode = await require('./run-tests.cjs').runTests(root, args);
+    process.exitCode = await require('./run-tests.cjs').runTests(root, args, goal === 'test' ? 'all' : 'providers');
     return;
   }
   await ensureBuilt();

@@ -54,6 +54,12 @@ export const blueprintSchema = z.strictObject({
     instances: z.number().int().min(1).max(64).default(2),
     memoryLimitMib: z.number().int().min(16),
     cpu: z.number().positive().optional(),
+    enforce: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Whether the provider has the system hold each instance to memoryLimitMib and cpu. What then is in force is read back.',
+      ),
   }),
   capacity: z
     .strictObject({ requestsPerSecond: z.number().positive() })

@@ -1,0 +1,30 @@
+/** Fills the words in braces of a blueprint's command and environment for one instance. */
+import type { BlueprintDocument } from '../blueprints/schema';
+
+export interface Placement {
+  cell: string;
+  service: string;
+  instance: string;
+  /** Where the instance is to listen. */
+  address: string;
+  port: number;
+  /** A folder of the instance. */
+  dir: string;
+}
+
+export function filledCommand(
+  { image, resources }: BlueprintDocument,
+  placement: Placement,
+): { command: string[]; environment: Record<string, string> } {
+  const { port, ...words } = placement;
+  const values: Record<string, string> = {
+    ...words,
+    port: String(port),
+    memoryLimitMib: String(resources.memoryLimitMib),
+  };
+  const fill = (text: string) => text.replace(/\{([A-Za-z]+)\}/g, (whole, key: string) => values[key] ?? whole);
+  return {
+    command: image.command.map(fill),
+    environment: Object.fromEntries(Object.entries(image.environment).map(([key, value]) => [key, fill(value)])),
+  };
+}

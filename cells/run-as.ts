@@ -1,0 +1,48 @@
+/** The user that a process instance runs as: its blueprint's, the machine's for all cells, or one allocated to it alone. */
+import { execFile } from 'node:child_process';
+import fs from 'node:fs/promises';
+import { userInfo } from 'node:os';
+import { promisify } from 'node:util';
+import { RefusedError } from '../blueprints/records';
+
+/** Each instance has the user number that its port leads to, which no account of the machine should have. */
+const firstAllocatedUid = 700_000;
+
+/** Without rights that could be won back: no capabilities, none to be gained by a setuid program. */
+const withoutPrivileges = ['--bounding-set=-all', '--inh-caps=-all', '--no-new-privs'];
+
+/**
+ * What stands before the command so that it runs as the user. `allocate`: a number of its own per instance. Gives that
+ * user the instance's folder.
+ */
+export async function commandAsUser({
+  user,
+  port,
+  home,
+}: {
+  user: string | undefined;
+  port: number;
+  home: string;
+}): Promise<string[]> {
+  if (user === undefined || user === userInfo().username) return [];
+  if (user === 'allocate') {
+    const id = firstAllocatedUid + port;
+    await fs.chown(home, id, id);
+    return ['setpriv', `--reuid=${id}`, `--regid=${id}`, '--clear-groups', ...withoutPrivileges, '--'];
+  }
+  const idOf = async (flag: string) => Number((await promisify(execFile)('id', [flag, user])).stdout);
+  try {
+    const [uid, gid] = [await idOf('-u'), await idOf('-g')];
+    await fs.chown(home, uid, gid);
+    return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--init-groups', ...withoutPrivileges, '--'];
+  } catch (error) {
+    throw new RefusedError(`security.user: ${user} is not a user of this machine: ${(error as Error).message}`);
+  }
+}
+
+/** Why this process cannot start another as the user; undefined if it can. */
+export function whyNotUser(user: string | undefined): string | undefined {
+  const { uid, username } = userInfo();
+  if (user === undefined || user === username || uid === 0) return undefined;
+  return `only root can start a cell as ${user}, and this process runs as ${username}`;
+}
