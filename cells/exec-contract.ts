@@ -39,10 +39,18 @@ const cellSchema = z
   })
   .superRefine(({ phase, instances }, context) => {
     if (phase === undefined && instances.length === 0)
-      context.addIssue({ code: 'custom', path: ['instances'], message: 'is empty, and phase says neither absent nor deleting' });
+      context.addIssue({
+        code: 'custom',
+        path: ['instances'],
+        message: 'is empty, and phase says neither absent nor deleting',
+      });
     instances.forEach(({ phase: own, address, port }, index) => {
       if (own === 'ready' && (address === '' || port === 0))
-        context.addIssue({ code: 'custom', path: ['instances', index], message: 'is called ready and has no address and port' });
+        context.addIssue({
+          code: 'custom',
+          path: ['instances', index],
+          message: 'is called ready and has no address and port',
+        });
     });
     const names = instances.map(({ name }) => name);
     if (new Set(names).size < names.length)
@@ -74,7 +82,9 @@ export function readAnswer<O extends ExecOperation>(call: ExecCall & { operation
   }
   const parsed = answers[call.operation].safeParse(json);
   if (!parsed.success) {
-    const reasons = parsed.error.issues.slice(0, 3).map(({ path, message }) => `${path.join('.') || '(top)'}: ${message}`);
+    const reasons = parsed.error.issues
+      .slice(0, 3)
+      .map(({ path, message }) => `${path.join('.') || '(top)'}: ${message}`);
     throw new Error(`answered what the contract does not know: ${reasons.join('; ')}`);
   }
   const { cell } = parsed.data as { cell?: AnsweredCell };
@@ -95,7 +105,10 @@ function checkInstances({ instances }: AnsweredCell, spec: CellSpec): void {
 }
 
 /** The answered cell without what only the check of its readiness needs. */
-export function withoutPaths({ instances, phase, ...cell }: AnsweredCell): Omit<ObservedCell, 'phase' | 'observedAt'> & {
+export function withoutPaths({ instances, phase, ...cell }: AnsweredCell): Omit<
+  ObservedCell,
+  'phase' | 'observedAt'
+> & {
   phase?: 'absent' | 'deleting';
 } {
   const { service, owner, expiresAt } = cell;

@@ -90,7 +90,9 @@ export class ExecProvider implements CellProvider {
     return { ...cell, phase: phase ?? phaseOf(checked), instances: checked, observedAt: new Date().toISOString() };
   }
 
-  private async call<O extends ExecOperation>(asked: Omit<ExecCall, 'contract'> & { operation: O }): Promise<ExecAnswer<O>> {
+  private async call<O extends ExecOperation>(
+    asked: Omit<ExecCall, 'contract'> & { operation: O },
+  ): Promise<ExecAnswer<O>> {
     const { command, environment, workingDirectory, timeoutS = 30 } = this.options;
     const call = { contract: execContract, ...asked } as ExecCall & { operation: O };
     const who = `provider ${this.kind}: ${asked.operation}${asked.cell === undefined ? '' : ` of ${asked.cell}`}`;

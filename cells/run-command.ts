@@ -20,7 +20,13 @@ const maxOutputBytes = 8 * 1024 * 1024;
 const maxComplaintBytes = 4096;
 
 /** Rejects, with a sentence, if the command cannot be started, does not end in time, is killed or says too much. */
-export function runCommand({ command, input, timeoutMs, environment, workingDirectory }: CommandRun): Promise<CommandEnd> {
+export function runCommand({
+  command,
+  input,
+  timeoutMs,
+  environment,
+  workingDirectory,
+}: CommandRun): Promise<CommandEnd> {
   const [program = '', ...args] = command;
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
@@ -44,7 +50,10 @@ export function runCommand({ command, input, timeoutMs, environment, workingDire
       if (outputBytes > maxOutputBytes) end(`answered more than ${maxOutputBytes} bytes`);
       else output.push(chunk);
     });
-    child.stderr.on('data', (chunk: Buffer) => (complaint = (complaint + chunk.toString('utf8')).slice(-maxComplaintBytes)));
+    child.stderr.on(
+      'data',
+      (chunk: Buffer) => (complaint = (complaint + chunk.toString('utf8')).slice(-maxComplaintBytes)),
+    );
     // A command that does not read its input is none the worse for it.
     child.stdin.on('error', () => undefined);
     child.stdin.end(input);

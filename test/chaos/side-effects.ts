@@ -64,8 +64,11 @@ export const ports = {
   provider: {
     destroy: 'changes',
     ensure: 'changes',
+    idle: 'changes',
     list: 'reads',
     observe: 'reads',
+    removeLapsed: 'changes',
+    renew: 'changes',
   } satisfies Record<MethodsOf<CellProvider>, Nature>,
 };
 

@@ -32,7 +32,7 @@ function isLast(): boolean {
 }
 
 /** Counts the call as an effect and dies at the k-th. */
-function lethal<A extends unknown[], R>(effect: (...args: A) => R): (...args: A) => R {
+function lethal(effect: (...args: unknown[]) => unknown): (...args: unknown[]) => unknown {
   return (...args) => {
     const last = isLast();
     const result = effect(...args);
@@ -48,7 +48,7 @@ for (const name of ['mkdir', 'writeFile', 'link', 'rename', 'rm'] as const) {
   const table = fs as unknown as Record<string, (...args: unknown[]) => unknown>;
   table[name] = lethal(table[name]!.bind(fs));
 }
-childProcess.spawn = lethal(childProcess.spawn) as typeof childProcess.spawn;
+childProcess.spawn = lethal(childProcess.spawn as (...args: unknown[]) => unknown) as typeof childProcess.spawn;
 
 const request = http.request.bind(http) as (...args: unknown[]) => http.ClientRequest;
 http.request = ((...args: unknown[]) => {
@@ -59,7 +59,7 @@ http.request = ((...args: unknown[]) => {
   // The engine has done what it was asked for and the answer is not heard any more.
   if (last) sent.prependListener('response', die);
   return sent;
-}) as typeof http.request;
+});
 
 async function main(): Promise<void> {
   const provider = await providerOf(call.provider);
