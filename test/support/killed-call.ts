@@ -51,7 +51,7 @@ for (const name of ['mkdir', 'writeFile', 'link', 'rename', 'rm'] as const) {
 childProcess.spawn = lethal(childProcess.spawn as (...args: unknown[]) => unknown) as typeof childProcess.spawn;
 
 const request = http.request.bind(http) as (...args: unknown[]) => http.ClientRequest;
-http.request = ((...args: unknown[]) => {
+http.request = (...args: unknown[]) => {
   const options = args.find((arg) => typeof arg === 'object') as http.RequestOptions | undefined;
   if (!options || (options.method ?? 'GET') === 'GET') return request(...args);
   const last = isLast();
@@ -59,7 +59,7 @@ http.request = ((...args: unknown[]) => {
   // The engine has done what it was asked for and the answer is not heard any more.
   if (last) sent.prependListener('response', die);
   return sent;
-});
+};
 
 async function main(): Promise<void> {
   const provider = await providerOf(call.provider);
