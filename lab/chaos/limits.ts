@@ -5,7 +5,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 const root = '/sys/fs/cgroup';
 const parent = 'understudy-lab';
@@ -115,6 +115,22 @@ function setQuota(dir: string, cores: number): void {
     put(join(dir, 'cpu.cfs_period_us'), periodUs);
     put(join(dir, 'cpu.cfs_quota_us'), quotaUs);
   }
+}
+
+/**
+ * A line of shell by which a process puts itself under a CPU quota, in the groups that `CellGroups` of the same path knows:
+ * for those that others start, who cannot be put there from outside before they run. Quote-free paths only.
+ */
+export function quotaCommand(path: string, cores: number): string {
+  if (!hierarchy) throw new Error('This machine allows no control groups.');
+  makeGroup(hierarchy.cpu, join(parent, dirname(path)));
+  const host = join(hierarchy.cpu, parent, path);
+  const quotaUs = Math.max(1000, Math.round(cores * periodUs));
+  const limit =
+    hierarchy.version === 2
+      ? `echo +cpu > "${join(host, '..', 'cgroup.subtree_control')}" && echo +cpu > "${host}/cgroup.subtree_control" && echo "${quotaUs} ${periodUs}" > "${host}/cpu.max"`
+      : `echo ${periodUs} > "${host}/cpu.cfs_period_us" && echo ${quotaUs} > "${host}/cpu.cfs_quota_us"`;
+  return `mkdir -p "${host}/cell" && ${limit} && echo $$ > "${host}/cell/cgroup.procs"`;
 }
 
 function setMemory(dir: string, bytes: number): void {

@@ -19,7 +19,7 @@ export interface WatchedProcess {
   pid: number;
   startedMs: number;
   restarts: number;
-  groups: CellGroups;
+  groups: Pick<CellGroups, 'throttling' | 'memoryUsedBytes'>;
   /** In cores; undefined without one. */
   cpuQuota: number | undefined;
   memoryLimitBytes: number | undefined;
