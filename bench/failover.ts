@@ -2,17 +2,24 @@
  * What failing costs callers, arm beside arm: `npm run bench:failover [-- --faults a,b --arms a,e --seeds 5 --out DIR]`. One
  * line of JSON per run in DIR/runs.ndjson; runs that are there already are not run again. Ends with a table and a page.
  */
-import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { sweepOldRuns } from '../lab/chaos/limits';
 import { packageRoot } from '../package-root';
 import { armNames, isUnderstudy, type ArmName } from './failover/arms';
-import { caseOf, faultNames, type FaultName } from './failover/cases';
+import { caseOf, faultNames, type Case, type FaultName } from './failover/cases';
 import { Ground } from './failover/ground';
-import { playCase } from './failover/play';
+import { untilQuiet } from './failover/machine';
+import { DisturbedError, playCase } from './failover/play';
 import type { RunResult } from './failover/result';
+import { fullReport } from './failover/report';
+import { reportPage } from './failover/report-html';
 import { remainingS, scheduleOf } from './failover/schedule';
+
+/** How often a run that the machine disturbed is begun, and how long a quiet moment is waited for. */
+const attempts = 3;
+const quietWithinS = 300;
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
@@ -20,6 +27,8 @@ interface Wanted {
   faults: FaultName[];
   arms: ArmName[];
   seeds: number;
+  /** A run begins when others leave the machine at most this busy, 0 to 1. */
+  quiet: number;
   out: string;
   reportOnly: boolean;
 }
@@ -39,6 +48,7 @@ function readWanted(): Wanted {
       arms: { type: 'string' },
       seeds: { type: 'string', default: '5' },
       out: { type: 'string', default: join(packageRoot, '.runs', 'bench-failover') },
+      quiet: { type: 'string', default: '0.5' },
       'report-only': { type: 'boolean', default: false },
     },
   });
@@ -48,6 +58,7 @@ function readWanted(): Wanted {
     faults: listFlag('faults', values.faults, faultNames),
     arms: listFlag('arms', values.arms, armNames),
     seeds,
+    quiet: Number(values.quiet),
     out: values.out,
     reportOnly: values['report-only'],
   };
@@ -76,18 +87,35 @@ async function playAll(wanted: Wanted, file: string, ending: AbortSignal): Promi
       say(
         `[${index + 1}/${planned.length}] ${fault}, seed ${seed}: ${play.mechanism}; about ${Math.ceil(left / 60)} min left`,
       );
-      const result = await playCase(ground, play, wanted.arms, ending);
+      const result = await undisturbed(ground, play, wanted, ending);
+      if (!result) continue;
       appendFileSync(file, `${JSON.stringify(result)}\n`);
       for (const [arm, r] of Object.entries(result.arms)) {
-        say(
-          `    ${arm}: ${r.failed} failed, ${r.overSlo} late of ${r.requests}; p99 ${r.p99Ms} ms; before the fault ${r.badBefore} bad`,
-        );
+        say(`    ${arm}: ${r.failed} failed, ${r.overSlo} late of ${r.requests}; p99 ${r.p99Ms} ms`);
       }
-      say(`    machine ${Math.round(100 * result.machine.busy)} % busy, took ${result.tookS} s`);
+      const { busy, pressure } = result.machine;
+      say(
+        `    machine ${Math.round(100 * busy)} % busy, waited for in ${pressure ?? '?'} of the time; took ${result.tookS} s`,
+      );
     }
   } finally {
     await ground.close();
   }
+}
+
+/** The run in a quiet moment of the machine; null if none comes: the next call will try again. */
+async function undisturbed(ground: Ground, play: Case, wanted: Wanted, ending: AbortSignal): Promise<RunResult | null> {
+  for (let attempt = 1; attempt <= attempts; attempt++) {
+    await untilQuiet(wanted.quiet, quietWithinS, ending);
+    try {
+      return await playCase(ground, play, wanted.arms, ending);
+    } catch (error) {
+      if (!(error instanceof DisturbedError)) throw error;
+      say(`    attempt ${attempt}: ${error.message}`);
+    }
+  }
+  say('    left out for now; call again to make up for it.');
+  return null;
 }
 
 async function main(): Promise<void> {
@@ -97,6 +125,13 @@ async function main(): Promise<void> {
   const ending = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => ending.abort());
   if (!wanted.reportOnly) await playAll(wanted, file, ending.signal);
+  const runs = readRuns(file);
+  if (runs.length === 0) return;
+  const report = fullReport(runs);
+  say(`\n${report}`);
+  writeFileSync(join(wanted.out, 'failover-table.md'), report);
+  writeFileSync(join(wanted.out, 'failover-table.html'), reportPage(runs));
+  say(`Written: ${join(wanted.out, 'failover-table.html')}`);
 }
 
 main().catch((error: unknown) => {

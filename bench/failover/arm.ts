@@ -3,7 +3,7 @@ import type { Instance } from '../../blueprints/schema';
 import { runnerOrders, type Order, type RunnerOrder } from '../../lab/chaos/catalogue';
 import { TcpProxy } from '../../lab/chaos/tcp-proxy';
 import type { Peer } from '../../lab/contract';
-import { OpenLoopLoad, type LoadReport } from '../../lab/load';
+import { OpenLoopLoad, type LoadFigures, type LoadReport } from '../../lab/load';
 import { findSpans } from '../../lab/onset';
 import { seededRandom } from '../../lab/random';
 import type { ArmName } from './arms';
@@ -88,6 +88,15 @@ export abstract class Arm {
     this.load = this.newLoad(this.context.play.seed);
     this.load.start();
     this.begin();
+  }
+
+  /** What callers have seen so far, of the requests that have ended. */
+  quietFigures(): LoadFigures {
+    return this.load.snapshot();
+  }
+
+  expectedRequests(seconds: number): number {
+    return this.context.play.deployment.ratePerSecond * seconds;
   }
 
   /** From now on what callers see counts. */

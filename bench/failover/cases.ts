@@ -26,10 +26,9 @@ export const faultNames = [
 ] as const;
 export type FaultName = (typeof faultNames)[number];
 
-/** How a service is deployed here: its cells' instances are the lab's, their load is this bench's. */
+/** How a service is deployed here: its cells are the lab's, their load is this bench's. */
 export interface Deployment {
   variant: Variant;
-  instancesPerCell: number;
   /** What one cell carries, in requests per second. */
   cellCapacity: number;
   /** Of the whole service: 60 % of two cells. */
@@ -91,35 +90,35 @@ function first(service: LabService): Variant {
   return variantsOf(service)[0]!;
 }
 
-/** Two instances of the lab's first variant a cell; what differs from it is said here. */
-function variantFor(service: DeployedService): { variant: Variant; instancesPerCell: number } {
+/**
+ * The lab's variant; what differs from it is said here. One instance a cell: a dozen cells stand on one machine, and what
+ * they cost it idle must leave room for what is measured.
+ */
+function variantFor(service: DeployedService): Variant {
   switch (service) {
     case 'sessions':
-      return { variant: { ...first('sessions'), cpuQuota: undefined }, instancesPerCell: 2 };
+      return { ...first('sessions'), cpuQuota: undefined, slots: 3, capacity: 37.5 };
     case 'sessions-under-quota':
-      // One instance with the slots of two: a machine burns one quota less for every arm.
-      return { variant: { ...first('sessions'), slots: 4, capacity: 50 }, instancesPerCell: 1 };
+      return { ...first('sessions'), slots: 3, capacity: 37.5 };
     case 'gateway':
       // The one whose pool is wide enough to be used up little by little.
-      return { variant: { ...variantsOf('gateway')[2]!, cpuQuota: undefined }, instancesPerCell: 1 };
+      return { ...variantsOf('gateway')[2]!, cpuQuota: undefined };
     case 'journal':
-      return { variant: { ...first('journal'), cpuQuota: undefined }, instancesPerCell: 2 };
+      return { ...first('journal'), cpuQuota: undefined, slots: 3, capacity: 42 };
     case 'lookup': {
-      // The lab's is bounded by its store alone; with these a cell is bounded by its slots and without a cache by its store.
-      const lookup = first('lookup');
-      const store = { slots: 2, serviceMs: 80 };
+      // The lab's is bounded by its store alone; here a cell is bounded by its slots, and without a cache by its store.
+      const store = { slots: 1, serviceMs: 80 };
       const nominalP99Ms = 15 + 2.5 * 50 + 3 * store.serviceMs;
       const knobs = { cacheItems: 1000, preloaded: 1 };
-      const variant = { ...lookup, cpuQuota: undefined, slots: 2, serviceMs: 50, store, knobs, nominalP99Ms };
-      return { variant: { ...variant, sloMs: 5 * nominalP99Ms, capacity: 28 }, instancesPerCell: 2 };
+      const own = { slots: 3, serviceMs: 50, store, knobs, capacity: 42 };
+      return { ...first('lookup'), cpuQuota: undefined, ...own, nominalP99Ms, sloMs: 5 * nominalP99Ms };
     }
   }
 }
 
 export function deploymentOf(service: DeployedService): Deployment {
-  const { variant, instancesPerCell } = variantFor(service);
-  const cellCapacity = variant.capacity * instancesPerCell;
-  return { variant, instancesPerCell, cellCapacity, ratePerSecond: Math.round(2 * loadOfTwo * cellCapacity) };
+  const variant = variantFor(service);
+  return { variant, cellCapacity: variant.capacity, ratePerSecond: Math.round(2 * loadOfTwo * variant.capacity) };
 }
 
 /** The same for the same fault and seed: what happens, when, and to what. */
@@ -168,11 +167,8 @@ export function caseOf(fault: FaultName, seed: number): Case {
   };
 }
 
-/** The catalogue plans for one instance with a store of its own. */
-function contextOf({ variant, instancesPerCell, ratePerSecond }: Deployment, random: () => number): CatalogueContext {
-  const { store } = variant;
-  const share = store && variant.service === 'lookup' ? { ...store, slots: store.slots / instancesPerCell } : store;
-  return { variant: { ...variant, store: share }, rate: ratePerSecond / 2 / instancesPerCell, loadAt: () => 1, random };
+function contextOf({ variant, ratePerSecond }: Deployment, random: () => number): CatalogueContext {
+  return { variant, rate: ratePerSecond / 2, loadAt: () => 1, random };
 }
 
 /** What callers ask for, at random; for the cache few keys most of the time, so that a fifth of them answers four in five. */

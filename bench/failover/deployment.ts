@@ -48,14 +48,14 @@ export function blueprintOf(
   run: string,
   dependency: Peer | undefined,
 ): BlueprintDocument {
-  const { variant, instancesPerCell, cellCapacity } = deployment;
+  const { variant, cellCapacity } = deployment;
   return documentSchema.parse({
     kind: 'Blueprint',
     name: cell,
     image: { os: 'host', command: commandLine(deployment, run, dependency) },
     dependencies: [{ name: 'node', version: process.versions.node }],
     ...(dependency && { network: { egress: [`${dependency.host}:${dependency.port}`] } }),
-    resources: { instances: instancesPerCell, memoryLimitMib: variant.heapMib ?? 64 },
+    resources: { instances: 1, memoryLimitMib: variant.heapMib ?? 64 },
     capacity: { requestsPerSecond: cellCapacity },
     readiness: { path: '/healthz', timeoutS: 30 },
     warmUp: [

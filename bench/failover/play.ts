@@ -1,7 +1,5 @@
 /** One run: every arm of one fault and seed, side by side on the machine, from the first cell to the last figure. */
-import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { removeParents, removeRun } from '../../lab/chaos/limits';
 import { prepareEnvoy } from '../../local/envoy';
@@ -12,14 +10,19 @@ import { isUnderstudy, type ArmName } from './arms';
 import { baselineS, type Case } from './cases';
 import type { Ground } from './ground';
 import { ReactiveArm } from './reactive-arm';
-import { reactiveBootstrap } from './reactive-envoy';
-import type { RunResult } from './result';
+import { reactiveBootstrap, writeHosts } from './reactive-envoy';
+import { watchMachine } from './machine';
+import type { Machine, RunResult } from './result';
 import { UnderstudyArm } from './understudy-arm';
 
 const tickMs = 50;
 const watchEveryMs = 200;
 /** Answers that every service must have given before its callers come. */
 const answersBefore = 8;
+/** Share of the requests before the fault that may fail or be late in a run that counts. */
+const mostBadBefore = 0.01;
+/** Where fewer have been answered by then, whoever sends them has fallen behind himself. */
+const fewestAnswered = 0.85;
 
 let runs = 0;
 
@@ -39,15 +42,16 @@ export async function playCase(
     return isUnderstudy(name) ? new UnderstudyArm(name, context) : new ReactiveArm(name, context, { dir, adminPort });
   });
   try {
+    // Listeners first: a cell that takes any free port must not take one of theirs.
+    await startReactiveEnvoy(ground, run, dir, adminPort, arms);
     // One after the other: a dozen processes that start at once would make one another late.
-    for (const arm of arms) {
+    for (const arm of [...arms].sort((x, y) => Number(isUnderstudy(y.name)) - Number(isUnderstudy(x.name)))) {
       await arm.start();
       signal.throwIfAborted();
     }
-    await startReactiveEnvoy(ground, run, dir, adminPort, arms);
     await Promise.all(arms.map(serves));
     await Promise.all(arms.map((arm) => arm.know()));
-    const { busy } = await underLoad(play, arms, signal);
+    const machine = await underLoad(play, arms, signal);
     const results = await Promise.all(arms.map(async (arm) => [arm.name, await arm.end()] as const));
     const { variant, ratePerSecond, cellCapacity } = play.deployment;
     return {
@@ -65,7 +69,7 @@ export async function playCase(
       endS: play.endS,
       startedAt: new Date(startedMs).toISOString(),
       tookS: Math.round((Date.now() - startedMs) / 1000),
-      machine: { cpus: cpus().length, busy: Math.round(100 * busy) / 100, loadAverage: loadavg() },
+      machine,
       arms: Object.fromEntries(results),
     };
   } finally {
@@ -82,6 +86,7 @@ export async function playCase(
 async function startReactiveEnvoy(ground: Ground, run: string, dir: string, adminPort: number, arms: readonly Arm[]) {
   const services = arms.flatMap((arm) => (arm instanceof ReactiveArm ? [arm.behindEnvoy] : []));
   if (services.length === 0) return;
+  for (const service of services) writeHosts(dir, service.name, []);
   const name = `reactive-envoy-${run}`;
   const spec = prepareEnvoy(name, dir, reactiveBootstrap(dir, adminPort, services), adminPort);
   ground.stopWithRun(await ground.stack.startAlso(spec));
@@ -99,9 +104,9 @@ async function serves(arm: Arm): Promise<void> {
 }
 
 /** The load of all arms over the time of the case, the fault in its time, and how busy the machine was. */
-async function underLoad(play: Case, arms: readonly Arm[], signal: AbortSignal): Promise<{ busy: number }> {
+async function underLoad(play: Case, arms: readonly Arm[], signal: AbortSignal): Promise<Machine> {
   const orders = [...play.orders].sort((a, b) => a.atS - b.atS);
-  const cpuBefore = cpuTicks();
+  const machine = watchMachine();
   const beganMs = Date.now();
   for (const arm of arms) arm.startLoad();
   let isMeasured = false;
@@ -109,8 +114,9 @@ async function underLoad(play: Case, arms: readonly Arm[], signal: AbortSignal):
     signal.throwIfAborted();
     const nowMs = Date.now();
     const atS = (nowMs - beganMs) / 1000;
-    if (atS >= play.endS) break;
+    if (atS >= play.endS) return machine();
     if (!isMeasured && atS >= baselineS) {
+      refuseDisturbed(arms, machine());
       isMeasured = true;
       for (const arm of arms) arm.measure();
     }
@@ -123,13 +129,18 @@ async function underLoad(play: Case, arms: readonly Arm[], signal: AbortSignal):
       for (const arm of arms) arm.watch();
     }
   }
-  const cpuAfter = cpuTicks();
-  return { busy: 1 - (cpuAfter.idle - cpuBefore.idle) / (cpuAfter.all - cpuBefore.all) };
 }
 
-/** Of the whole machine since its start, by the kernel. */
-function cpuTicks(): { idle: number; all: number } {
-  const line = readFileSync('/proc/stat', 'utf8').split('\n')[0] ?? '';
-  const ticks = line.trim().split(/\s+/).slice(1, 9).map(Number);
-  return { idle: (ticks[3] ?? 0) + (ticks[4] ?? 0), all: ticks.reduce((sum, n) => sum + n, 0) };
+/** Where callers suffer before anything has been done to the cells, the machine is what would be measured. */
+export class DisturbedError extends Error {}
+
+function refuseDisturbed(arms: readonly Arm[], { busy, pressure }: Machine): void {
+  const seen = arms.map((arm) => arm.quietFigures());
+  const bad = seen.reduce((sum, figures) => sum + figures.failed + figures.overSlo, 0);
+  const requests = seen.reduce((sum, figures) => sum + figures.requests, 0);
+  const expected = arms.reduce((sum, arm) => sum + arm.expectedRequests(baselineS), 0);
+  if (bad <= mostBadBefore * requests && requests >= fewestAnswered * expected) return;
+  throw new DisturbedError(
+    `before the fault ${bad} of ${requests} requests (${Math.round(expected)} expected) were failed or late already: the machine is too busy (${Math.round(100 * busy)} % of its CPUs, ${pressure ?? '?'} of the time some process waited)`,
+  );
 }

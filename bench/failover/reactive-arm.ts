@@ -49,7 +49,7 @@ export class ReactiveArm extends Arm {
     const cell = `${this.service}-${letter}`;
     const spec = await this.blueprint(letter);
     await provider.ensure({ cell, service: this.service, owner: 'operator', blueprint: spec });
-    const version = { name: cell, version: 1, spec } as unknown as Parameters<typeof untilReady>[2];
+    const version = { name: cell, version: 1, spec };
     return addressesOf(await untilReady(provider, cell, version));
   }
 

@@ -40,6 +40,16 @@ export interface UnderstudyResult {
   story: string[];
 }
 
+export interface Machine {
+  cpus: number;
+  /** Share of all CPUs that was busy while the load ran, by whatever. */
+  busy: number;
+  /** Share of that time in which some process waited for a CPU; null where the kernel does not say. */
+  pressure: number | null;
+  /** At its end. */
+  loadAverage: number[];
+}
+
 export interface RunResult {
   fault: FaultName;
   seed: number;
@@ -55,7 +65,6 @@ export interface RunResult {
   endS: number;
   startedAt: string;
   tookS: number;
-  /** Share of all CPUs that was busy while the load ran, by whatever; and the load averages at its end. */
-  machine: { cpus: number; busy: number; loadAverage: number[] };
+  machine: Machine;
   arms: Partial<Record<ArmName, ArmResult>>;
 }
