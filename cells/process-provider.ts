@@ -1,10 +1,9 @@
 /** Runs the instances of cells as processes of this machine. They outlive whoever started them. */
 import fs from 'node:fs/promises';
-import { isDeepStrictEqual } from 'node:util';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RefusedError } from '../blueprints/records';
-import { blueprintSchema, type BlueprintDocument } from '../blueprints/schema';
+import type { BlueprintDocument } from '../blueprints/schema';
 import { packageRoot } from '../package-root';
 import { CellDirectory, cellsOnDisk, type RecordedSpec, type RecordedStart } from './cell-directory';
 import { Cgroups, type WantedLimits } from './cgroups';
@@ -32,6 +31,7 @@ import {
 } from './provider';
 import { unready, whyNotReady } from './readiness';
 import { commandAsUser, whyNotUser } from './run-as';
+import { isSameBlueprint } from './same-blueprint';
 
 export interface ProcessProviderOptions {
   /** Where the provider keeps what it runs. All workers of one machine share it. */
@@ -65,7 +65,7 @@ export class ProcessProvider implements CellProvider {
     const directory = new CellDirectory(this.stateDir, spec.cell);
     await this.finishDestruction(directory);
     const recorded = (await directory.readSpec()) ?? (await directory.recordSpec(spec));
-    if (recorded.service !== spec.service || !isSame(recorded.blueprint, spec.blueprint))
+    if (recorded.service !== spec.service || !isSameBlueprint(recorded.blueprint, spec.blueprint))
       throw new RefusedError(
         `cell ${spec.cell} runs from another blueprint or for another service: destroy it before it is made anew`,
       );
@@ -340,9 +340,4 @@ async function howItEnded(directory: CellDirectory, instance: string, pid: numbe
     // Its parent did not live to see the end.
   }
   return 'has ended';
-}
-
-/** Compares through the schema, so that a setting with a default that a later version added makes no difference. */
-function isSame(recorded: BlueprintDocument, wanted: BlueprintDocument): boolean {
-  return isDeepStrictEqual(blueprintSchema.parse(recorded), blueprintSchema.parse(wanted));
 }

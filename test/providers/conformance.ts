@@ -20,6 +20,8 @@ export interface World {
   provider: RemadeProvider;
   /** What a blueprint of this provider has beside what the test says: its kind, its image. */
   blueprint?: Record<string, unknown>;
+  /** What stands for the command's image, where the provider needs one. */
+  image?: string;
   /** Everything that the provider keeps beside processes, by name: files, containers, records. Empty once all is gone. */
   remains(): Promise<string[]> | string[];
   /** Something that looks like the provider's and is not. Answers how to see whether it is still there, and to remove it. */
@@ -60,8 +62,10 @@ export function conformance(
     });
 
     const another = () => providerOf(world.provider);
-    const blueprint = (args: string[] = [], change: Record<string, unknown> = {}): BlueprintDocument =>
-      serverBlueprint(marker, args, { ...world.blueprint, ...change });
+    const blueprint = (args: string[] = [], change: Record<string, unknown> = {}): BlueprintDocument => {
+      const document = serverBlueprint(marker, args, { ...world.blueprint, ...change });
+      return world.image === undefined ? document : { ...document, image: { ...document.image, os: world.image } };
+    };
     const spec = (change: Partial<CellSpec> = {}) => ({ ...cellSpec('shop-x', blueprint()), ...change });
     const small = (args: string[] = []) => ({ ...cellSpec('shop-x', blueprint(args, { resources: oneInstance })) });
     const running = () => [...runningProcesses(marker).values()].sort();

@@ -1,0 +1,131 @@
+/** The docker provider keeps the promises of the port with a real engine, and some of its own. */
+import { expect } from 'chai';
+import { readFileSync } from 'node:fs';
+import { RefusedError } from '../../blueprints/records';
+import { DockerProvider } from '../../cells/docker-provider';
+import { cellSpec, runningProcesses, serverBlueprint, untilPhase } from '../support/cells';
+import { startEngine, whyNoEngine, type TestEngine } from '../support/engine';
+import { conformance } from './conformance';
+
+/** Set by CI, which sets up an engine: there its absence is a failure. */
+const isRequired = process.env['UNDERSTUDY_REQUIRE_ENGINE'] === '1';
+
+async function whyNot(): Promise<string | undefined> {
+  const reason = await whyNoEngine();
+  if (reason !== undefined && isRequired) throw new Error(`a container engine is required here, and ${reason}`);
+  return reason;
+}
+
+let engine: TestEngine | undefined;
+after(() => engine?.close());
+
+async function started(): Promise<TestEngine> {
+  engine ??= await startEngine();
+  return engine;
+}
+
+async function open() {
+  const { socketPath, docker, image, how } = await started();
+  process.stdout.write(`    Podman runs containers here: ${how}\n`);
+  return {
+    provider: { kind: 'docker' as const, options: { socketPath, installation: 'conformance', graceS: 0 } },
+    blueprint: { provider: 'docker' },
+    image,
+    remains: async () => {
+      const containers = await docker.listContainers({ all: true });
+      const { Volumes } = await docker.listVolumes();
+      const names = [...containers.flatMap(({ Names }) => Names), ...(Volumes ?? []).map(({ Name }) => Name)];
+      return names.filter((name) => !name.includes('stranger'));
+    },
+    stranger: async () => {
+      // Of another Understudy on the same engine, for a cell of the same name.
+      const others = new DockerProvider({ socketPath, installation: 'stranger', graceS: 0 });
+      const blueprint = serverBlueprint('stranger', [], {
+        provider: 'docker',
+        resources: { instances: 1, memoryLimitMib: 64 },
+      });
+      blueprint.image.os = image;
+      await others.ensure(cellSpec('shop-x', blueprint));
+      await untilPhase(others, 'shop-x', 'ready');
+      return {
+        stands: async () => (await others.observe('shop-x')).phase === 'ready',
+        remove: () => others.destroy('shop-x'),
+      };
+    },
+    close: async () => undefined,
+  };
+}
+
+conformance('docker', open, whyNot);
+
+describe('Docker provider, by its own means', function () {
+  this.timeout(120_000);
+  const marker = `own-means-${process.pid}`;
+  const one = { instances: 1, memoryLimitMib: 96 };
+  let provider: DockerProvider;
+  const blueprint = (change: Record<string, unknown> = {}) => {
+    const document = serverBlueprint(marker, [], { provider: 'docker', resources: one, ...change });
+    document.image.os = engine!.image;
+    return document;
+  };
+
+  before(async function () {
+    if ((await whyNot()) !== undefined) return this.skip();
+    const { socketPath } = await started();
+    provider = new DockerProvider({ socketPath, installation: 'own-means', graceS: 0 });
+  });
+  afterEach(async () => {
+    for (const { cell } of provider ? await provider.list() : []) await provider.destroy(cell);
+    expect([...runningProcesses(marker).values()]).to.deep.equal([]);
+  });
+
+  it('has the engine hold an instance to its limits, and reads them back', async () => {
+    await provider.ensure(cellSpec('shop-x', blueprint({ resources: { ...one, cpu: 0.5, enforce: true } })));
+    const { instances } = await untilPhase(provider, 'shop-x', 'ready');
+    expect(instances[0]!.limits).to.deep.equal({
+      by: 'engine',
+      memoryBytes: 96 * 1024 * 1024,
+      cpus: 0.5,
+      processes: 512,
+    });
+  });
+
+  it('runs an instance as its blueprint’s user, without capabilities', async () => {
+    await provider.ensure(cellSpec('shop-x', blueprint({ security: { user: '65534' } })));
+    const { instances } = await untilPhase(provider, 'shop-x', 'ready');
+    const { HostConfig } = await engine!.docker.getContainer('understudy-own-means-shop-x-1').inspect();
+    expect(HostConfig.SecurityOpt).to.include('no-new-privileges');
+    const status = readFileSync(`/proc/${instances[0]!.pid}/status`, 'utf8');
+    expect(status)
+      .to.match(/^Uid:\s65534\s/m)
+      .and.match(/^CapBnd:\s0+$/m)
+      .and.match(/^NoNewPrivs:\s1$/m);
+  });
+
+  it('refuses an image that the engine does not have, and makes nothing', async () => {
+    const document = blueprint();
+    document.image.os = 'localhost/no-such-image:1';
+    const failure = await provider.ensure(cellSpec('shop-x', document)).then(
+      () => undefined,
+      (error: Error) => error,
+    );
+    expect(failure).to.be.instanceOf(RefusedError);
+    expect(failure?.message).to.contain('image.os: the engine has no image localhost/no-such-image:1');
+    expect(await provider.list()).to.deep.equal([]);
+  });
+
+  it('goes by the containers when somebody has pruned the records', async () => {
+    await provider.ensure({ ...cellSpec('shop-x', blueprint()), leaseS: 600 });
+    await untilPhase(provider, 'shop-x', 'ready');
+    const { Volumes } = await engine!.docker.listVolumes();
+    for (const { Name } of Volumes.filter(({ Name: name }) => name.startsWith('understudy.own-means.')))
+      await engine!.docker.getVolume(Name).remove();
+    expect((await provider.list('tester')).map(({ cell, phase }) => [cell, phase])).to.deep.equal([
+      ['shop-x', 'ready'],
+    ]);
+    await provider.ensure(cellSpec('shop-x', blueprint()));
+    expect(runningProcesses(marker).size).to.equal(1);
+    await provider.destroy('shop-x');
+    expect(await provider.list()).to.deep.equal([]);
+  });
+});
