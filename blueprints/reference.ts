@@ -122,17 +122,20 @@ function rowsOf(path: string, schema: JsonSchema): string[] {
     const at = path ? `${path}.${key}` : key;
     const cells = [`\`${at}\``, valueOf(property), defaultOf(property, required.has(key)), property.description ?? ''];
     const row = `| ${cells.map((cell) => cell.replaceAll('|', '\\|').replaceAll('\n', ' ')).join(' | ')} |`;
-    return [row, ...rowsOf(at, property), ...itemRows(at, property)];
+    return [row, ...rowsOf(at, property), ...variantRows(at, property), ...itemRows(at, property)];
   });
 }
 
 function itemRows(path: string, { items }: JsonSchema): string[] {
   if (!items) return [];
-  const variants = items.oneOf ?? items.anyOf;
-  if (!variants) return rowsOf(`${path}[]`, items);
-  return variants.flatMap((variant) => {
+  return (items.oneOf ?? items.anyOf) ? variantRows(path, items) : rowsOf(`${path}[]`, items);
+}
+
+/** Of an object that comes in kinds, the keys of each. */
+function variantRows(path: string, schema: JsonSchema): string[] {
+  return (schema.oneOf ?? schema.anyOf ?? []).flatMap((variant) => {
     const { kind, ...rest } = variant.properties ?? {};
-    return rowsOf(`${path}[${String(kind?.const)}]`, { ...variant, properties: rest });
+    return kind ? rowsOf(`${path}[${String(kind.const)}]`, { ...variant, properties: rest }) : [];
   });
 }
 
@@ -150,6 +153,8 @@ function valueOf(schema: JsonSchema): string {
     return typeof schema.additionalProperties === 'object'
       ? `map to ${valueOf(schema.additionalProperties)}`
       : 'object';
+  const kinds = (schema.oneOf ?? schema.anyOf)?.map(({ properties }) => properties?.['kind']?.const);
+  if (kinds?.every((kind) => kind !== undefined)) return `object of kind ${kinds.map(code).join(', ')}`;
   const { minimum, maximum, exclusiveMinimum } = schema;
   const limits = [
     ...(exclusiveMinimum !== undefined ? [`above ${exclusiveMinimum}`] : []),

@@ -14,9 +14,10 @@ export interface HttpAnswer {
 }
 
 export interface HttpCall {
-  method?: 'GET' | 'POST';
+  method?: 'GET' | 'POST' | 'PUT';
   /** Sent as JSON. */
   body?: unknown;
+  headers?: Record<string, string>;
   timeoutMs: number;
   agent?: http.Agent;
 }
@@ -25,7 +26,7 @@ const maxBodyBytes = 1_048_576;
 
 /** Rejects if there is no whole answer in time. Any status is an answer. */
 export function request(target: Target, path: string, call: HttpCall): Promise<HttpAnswer> {
-  const { method = 'GET', body, timeoutMs, agent } = call;
+  const { method = 'GET', body, headers, timeoutMs, agent } = call;
   const payload = body === undefined ? undefined : JSON.stringify(body);
   const began = performance.now();
   return new Promise((resolve, reject) => {
@@ -38,10 +39,13 @@ export function request(target: Target, path: string, call: HttpCall): Promise<H
         // Without an agent of the caller's, each call has a connection of its own.
         agent: agent ?? false,
         signal: AbortSignal.timeout(timeoutMs),
-        headers:
-          payload === undefined
-            ? {}
-            : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) },
+        headers: {
+          ...headers,
+          ...(payload !== undefined && {
+            'content-type': 'application/json',
+            'content-length': Buffer.byteLength(payload),
+          }),
+        },
       },
       (res) => {
         const chunks: Buffer[] = [];

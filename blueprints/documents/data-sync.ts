@@ -1,4 +1,40 @@
 /** How the data of a synthetic cell follows its source's: the part `dataSync` of a Blueprint. */
 import { z } from 'zod';
 
-export const dataSyncSchema = z.strictObject({ kind: z.literal('none') }).default({ kind: 'none' });
+const path = z
+  .string()
+  .startsWith('/')
+  .default('/data-sync')
+  .describe('Where the cell tells of its data and takes orders; see data-consistency.md.');
+
+const maxLagS = z
+  .number()
+  .positive()
+  .default(5)
+  .describe('How old, in seconds, the newest change may be that a cell has while it is behind.');
+
+const kafkaChangelogSchema = z.strictObject({
+  kind: z.literal('kafka-changelog'),
+  brokers: z
+    .array(z.string().regex(/^[^\s:@/]+:\d+$/, 'must be host:port'))
+    .min(1)
+    .describe('host:port of the Kafka that holds the log.'),
+  topic: z
+    .string()
+    .regex(/^[\w.-]{1,249}$/, 'must be the name of a topic')
+    .describe('The log of the state: a compacted topic of one partition.'),
+  path,
+  maxLagRecords: z
+    .number()
+    .int()
+    .min(0)
+    .default(1000)
+    .describe('The gate opens to a cell no further behind; the handover itself waits for the rest.'),
+  maxLagS,
+});
+
+export const dataSyncSchema = z
+  .discriminatedUnion('kind', [z.strictObject({ kind: z.literal('none') }), kafkaChangelogSchema])
+  .default({ kind: 'none' });
+
+export type DataSyncDocument = z.infer<typeof dataSyncSchema>;

@@ -1,0 +1,103 @@
+/** Cells of the changelog service as processes over a real Kafka, each behind a line of its own that can be cut. */
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KafkaChangelog } from '../../cells/data-sync/kafka-changelog';
+import { createTopics } from '../../local/kafka';
+import { releasePorts, reservePorts } from '../../local/ports';
+import type { ManagedProcess } from '../../local/process';
+import type { Stack } from '../../local/stack';
+import { packageRoot } from '../../package-root';
+import { perfectNetwork, TcpProxy } from '../chaos/tcp-proxy';
+import { seededRandom } from '../random';
+import type { FaultyCell } from './faulted-handover';
+
+export interface ChangelogWorld {
+  sync: KafkaChangelog;
+  source: FaultyCell;
+  synthetic: FaultyCell;
+  stop(): Promise<void>;
+}
+
+/** `name` is the service's; it must be new to the stack. */
+export async function changelogWorld(stack: Stack, name: string, seed: number): Promise<ChangelogWorld> {
+  const topic = `${name}.changelog`;
+  await createTopics(stack.addresses.kafka, [{ topic, partitions: 1, config: { 'cleanup.policy': 'compact' } }]);
+  const options = {
+    brokers: [stack.addresses.kafka],
+    topic,
+    path: '/data-sync',
+    limit: { behind: 1_000, seconds: 10 },
+  };
+  const source = await startCell(stack, name, `${name}-a`, topic, seed);
+  const synthetic = await startCell(stack, name, `${name}-b`, topic, seed + 1);
+  const sync = new KafkaChangelog(options);
+  return {
+    sync,
+    source,
+    synthetic,
+    async stop() {
+      await Promise.all([source.stop(), synthetic.stop(), sync.close()]);
+    },
+  };
+}
+
+async function startCell(stack: Stack, service: string, cell: string, topic: string, seed: number) {
+  const [host = '127.0.0.1', kafkaPort] = stack.addresses.kafka.split(':');
+  const line = await TcpProxy.start({ host, port: Number(kafkaPort) }, seededRandom(seed));
+  const [port] = (await reservePorts(1)) as [number];
+  const given = {
+    cell,
+    service,
+    topic,
+    port: String(port),
+    kafka: stack.addresses.kafka,
+    'kafka-via-port': String(line.port),
+  };
+  const process_ = await stack.startAlso({
+    name: cell,
+    command: process.execPath,
+    args: [
+      '--enable-source-maps',
+      join(packageRoot, 'dist/lab/stateful/changelog-service.js'),
+      ...Object.entries(given).flatMap(([flag, value]) => [`--${flag}`, value]),
+    ],
+    env: { KAFKAJS_NO_PARTITIONER_WARNING: '1' },
+    logFile: join(stack.dir, 'stateful', `${cell}.log`),
+    ready: async () => (await fetch(`http://127.0.0.1:${port}/healthz`)).ok,
+    stopSignal: 'SIGKILL',
+  });
+  return {
+    name: cell,
+    instances: [{ address: '127.0.0.1', port }],
+    ...faultsOf(process_, (levels) => (line.levels = levels)),
+    async stop() {
+      await process_.stop();
+      await line.stop();
+      releasePorts([port]);
+    },
+  };
+}
+
+/** What can be done to a process and its line. */
+export function faultsOf(
+  managed: ManagedProcess,
+  setLine: (levels: TcpProxy['levels']) => void,
+): Pick<FaultyCell, 'killFor' | 'pauseFor' | 'cutOffFor'> {
+  return {
+    async killFor(ms) {
+      await managed.kill('SIGKILL');
+      await sleep(ms);
+      await managed.start();
+    },
+    async pauseFor(ms) {
+      managed.signal('SIGSTOP');
+      await sleep(ms);
+      managed.signal('SIGCONT');
+    },
+    async cutOffFor(ms, resets) {
+      setLine(resets ? { ...perfectNetwork, resetShare: 1 } : { ...perfectNetwork, stallShare: 1, stallMs: ms });
+      await sleep(ms);
+      setLine({ ...perfectNetwork });
+    },
+  };
+}
