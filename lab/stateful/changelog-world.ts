@@ -6,6 +6,7 @@ import { createTopics } from '../../local/kafka';
 import { releasePorts, reservePorts } from '../../local/ports';
 import type { ManagedProcess } from '../../local/process';
 import type { Stack } from '../../local/stack';
+import { waitUntil } from '../../local/wait';
 import { packageRoot } from '../../package-root';
 import { perfectNetwork, TcpProxy } from '../chaos/tcp-proxy';
 import { seededRandom } from '../random';
@@ -21,7 +22,12 @@ export interface ChangelogWorld {
 /** `name` is the service's; it must be new to the stack. */
 export async function changelogWorld(stack: Stack, name: string, seed: number): Promise<ChangelogWorld> {
   const topic = `${name}.changelog`;
-  await createTopics(stack.addresses.kafka, [{ topic, partitions: 1, config: { 'cleanup.policy': 'compact' } }]);
+  const spec = { topic, partitions: 1, config: { 'cleanup.policy': 'compact' } };
+  // A broker that has just made a topic may deny for a moment that there is one.
+  await waitUntil(() => createTopics(stack.addresses.kafka, [spec]).then(() => true), {
+    withinMs: 30_000,
+    what: `topic ${topic} is there`,
+  });
   const options = {
     brokers: [stack.addresses.kafka],
     topic,
