@@ -25,8 +25,8 @@ export function createActivities(ports: Ports): FailoverActivities {
     shiftTraffic: beatingAlong((request) => shifts.shiftTraffic(request)),
     restAtIdle: beatingAlong((request) => cells.restAtIdle(request)),
     retireSyntheticCell: beatingAlong((request) => cells.retireSyntheticCell(request)),
-    recordDecisions: (decisions) => ports.store.recordDecisions(decisions),
-    saveDossier: (dossier) => ports.store.saveDossier(dossier),
+    recordDecisions: beatingAlong((decisions) => ports.store.recordDecisions(decisions)),
+    saveDossier: beatingAlong((dossier) => ports.store.saveDossier(dossier)),
   };
 }
 

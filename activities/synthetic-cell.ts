@@ -1,4 +1,5 @@
 /** Gives a failover its synthetic cell and takes it away again, by the Synthetic Cell Manager. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Context } from '@temporalio/activity';
 import type { EnsureRequest, EnsureResult, FailoverActivities, SyntheticSubject, WarmResult } from '../workflows/steps';
 import { StillCarryingError, type ApplyResult } from '../envoy/traffic-client';
@@ -114,12 +115,13 @@ export function syntheticCells(
     },
 
     async retireSyntheticCell(request): Promise<void> {
-      // Also what was begun and never named: whatever this failover owns.
-      const all = (await store.cells(request.service)).filter(
-        (c) => c.role === 'synthetic' && c.owner === request.failover,
-      );
-      for (const cell of all) {
-        await removeForGood({ ...request, syntheticCell: cell.name }, cell.name);
+      // Also what was begun and never named: whatever this failover owns, and a retirement that an attempt before this
+      // one has begun, with which the cell became nobody's.
+      const isOwn = (c: CellRecord) => c.owner === request.failover;
+      const isBegun = (c: CellRecord) => c.state === 'retired' && c.sourceCell === request.cell;
+      for (const cell of await store.cells(request.service)) {
+        if (cell.role !== 'synthetic' || (!isOwn(cell) && !isBegun(cell))) continue;
+        if (!isBegun(cell)) await removeForGood({ ...request, syntheticCell: cell.name }, cell.name);
         await cells.retire(cell);
       }
     },
@@ -137,15 +139,24 @@ async function within(ms: number, pollMs: number, text: string, isSo: () => Prom
 }
 
 const beatEveryMs = 1000;
+/** How long work may take to stop once it was cancelled. */
+const stopsWithinMs = 3000;
 
-/** Heartbeats as long as the work runs, also where it is silent for a while, and hands it the cancellation. */
+/**
+ * Heartbeats as long as the work runs, also where it is silent for a while, and hands it the cancellation. Work that does
+ * not hear of it, as a provider that hangs, is left: what it still makes then is found by its owner's name.
+ */
 async function beating<T>(work: (beat: (text: string) => void, signal: AbortSignal) => Promise<T>): Promise<T> {
   const context = Context.current();
   let latest = '';
   const beat = (text: string) => context.heartbeat((latest = text));
   const timer = setInterval(() => context.heartbeat(latest), beatEveryMs);
+  const left = context.cancelled.catch(async (err: unknown) => {
+    await sleep(stopsWithinMs, undefined, { ref: false });
+    throw err;
+  });
   try {
-    return await work(beat, context.cancellationSignal);
+    return await Promise.race([work(beat, context.cancellationSignal), left]);
   } catch (err) {
     // Whatever the abort looks like to the one who worked, to Temporal it is the cancellation.
     if (context.cancellationSignal.aborted) await context.cancelled;

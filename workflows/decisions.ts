@@ -124,15 +124,15 @@ function pages(before: Failover | null, f: Failover): Decision[] {
 /** Accepted ones, and those refused by signal; an update that was refused has left no trace to tell of. */
 function overrides(before: Failover | null, f: Failover): Decision[] {
   const known = new Set(before?.entries);
-  const isNew = (entry: DossierEntry) => !known.has(entry) && entry.evidence?.override !== undefined;
-  return f.entries.filter(isNew).map((entry, i) => {
+  const all = f.entries.filter((entry: DossierEntry) => entry.evidence?.override !== undefined);
+  return all.flatMap((entry) => {
+    if (known.has(entry)) return [];
+    // Two people can order the same in one moment: told one by one, they are two decisions all the same.
+    const i = all.filter(({ at }) => at === entry.at).indexOf(entry);
     const order = entry.evidence!.override as Partial<Override> | null;
     const accepted = !entry.what.startsWith('an override was refused');
-    return decision(f, 'override', Date.parse(entry.at), `${order?.action ?? 'unreadable'}-${i}`, entry.what, {
-      accepted,
-      override: order,
-      phase: entry.phase,
-    });
+    const told = { accepted, override: order, phase: entry.phase };
+    return [decision(f, 'override', Date.parse(entry.at), `${order?.action ?? 'unreadable'}-${i}`, entry.what, told)];
   });
 }
 

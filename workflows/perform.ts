@@ -126,7 +126,7 @@ async function act(f: Failover, step: Step, nowMs: number, interrupted: () => bo
     }
     case 'save':
       await activities.saveDossier.executeWithOptions(
-        { startToCloseTimeout: '20s', scheduleToCloseTimeout: '1 hour', retry, summary },
+        { startToCloseTimeout: '20s', scheduleToCloseTimeout: '1 hour', heartbeatTimeout: '4s', retry, summary },
         [dossierOf(f)],
       );
       return { kind: 'done' };

@@ -12,6 +12,7 @@ const { recordDecisions } = proxyActivities<DecisionActivities>({
   startToCloseTimeout: '20s',
   // A store that is away for longer costs these events; the dossier has them all the same.
   scheduleToCloseTimeout: '1 hour',
+  heartbeatTimeout: '4s',
   retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s' },
 });
 

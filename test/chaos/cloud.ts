@@ -72,6 +72,11 @@ export class Cloud {
     return instancesOf(await this.make({ cell, service, owner: 'operator', count }));
   }
 
+  /** A cell that somebody left there long ago. */
+  async haunt(service: string, cell: string): Promise<void> {
+    await this.make({ cell, service, owner: 'failover/of/another-life', count: 1 });
+  }
+
   /** The cell dies: its instances are gone without a word, what was asked of them breaks. */
   kill(cell: string): void {
     for (const { server, sockets } of this.sites.get(cell)?.instances ?? []) {

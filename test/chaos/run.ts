@@ -1,44 +1,120 @@
-/** `npm run test:chaos`: the whole reliability matrix on real servers, with progress and a closing table. `--only PATTERN`, `--seed N`, `--parallel N`, `--list`. */
+/**
+ * `npm run test:chaos`: the whole reliability matrix on real servers, with progress and a closing table.
+ * `--only PATTERN` of "group: title", `--seed N`, `--parallel N` (default 5), `--list`.
+ */
 import { parseArgs } from 'node:util';
+import type { StackPart } from '../../local/stack';
 import { quietRuntime } from '../support/failover-bench';
 import { replayHistoriesOf } from '../support/replay-histories';
 import { Bench } from './bench';
-import { everyRow, runRow, type Row, type Verdict } from './matrix';
+import { Killer } from './killer';
+import { everyRow } from './matrix';
+import { runRow, type Gatherings, type Row, type Verdict } from './row';
 import { sideBySide } from './side-by-side';
+import { closingTable } from './table';
+
+/** Services of rows that have ended stay known to the servers: now and then all begins afresh. */
+const rowsPerBench = 40;
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
+
+class Run {
+  readonly verdicts = new Map<Row, Verdict>();
+  kills: Partial<Record<StackPart, number>> = {};
+  replayed = 0;
+  private readonly unreplayable: string[] = [];
+
+  constructor(
+    private readonly rows: readonly Row[],
+    private readonly seed: number,
+    private readonly parallel: number,
+  ) {}
+
+  async all(): Promise<void> {
+    const shared = this.rows.filter(({ killed }) => !killed);
+    for (let i = 0; i < shared.length; i += rowsPerBench) {
+      await this.on([], (bench) =>
+        sideBySide(shared.slice(i, i + rowsPerBench), this.parallel, (row) => this.one(bench, row)),
+      );
+    }
+    for (const part of new Set(this.rows.flatMap(({ killed }) => killed ?? []))) {
+      await this.on(part === 'kafka' ? ['kafka'] : [], (bench) => this.underKills(bench, part));
+    }
+  }
+
+  get failed(): number {
+    return [...this.verdicts.values()].filter(({ broken }) => broken.length > 0).length + this.unreplayable.length;
+  }
+
+  private async on(also: StackPart[], work: (bench: Bench) => Promise<void>): Promise<void> {
+    const bench = await Bench.open(also);
+    try {
+      await work(bench);
+      this.replayed += await replayHistoriesOf(bench.client);
+    } catch (error) {
+      this.unreplayable.push((error as Error).message);
+      say(`✗ ${(error as Error).message}`);
+    } finally {
+      await bench.close();
+    }
+  }
+
+  private async one(bench: Bench, row: Row, together?: Gatherings): Promise<void> {
+    const verdict = await runRow(bench, row, together);
+    this.verdicts.set(row, verdict);
+    const mark = verdict.broken.length === 0 ? '✓' : '✗';
+    const count = `${this.verdicts.size}/${this.rows.length}`;
+    say(`${mark} ${count} ${row.title}: ${verdict.outcome} (${verdict.seconds.toFixed(1)} s)`);
+    for (const words of verdict.broken) say(`    ${words}`);
+  }
+
+  /** The kills begin when every failover of the group can, and are over before anything is judged. */
+  private async underKills(bench: Bench, part: StackPart): Promise<void> {
+    const rows = this.rows.filter(({ killed }) => killed === part);
+    let killer: Killer | undefined;
+    const begun = gathering(rows.length, async () => void (killer = new Killer(bench, part, this.seed)));
+    const ended = gathering(rows.length, async () => killer?.stop());
+    await Promise.all(rows.map((row) => this.one(bench, row, { begun, ended })));
+    this.kills[part] = killer?.kills ?? 0;
+  }
+}
+
+/** Whoever arrives waits for the last one, and for what is done then. */
+function gathering(size: number, whenAll: () => Promise<void>): () => Promise<void> {
+  let arrived = 0;
+  let open: () => void;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return async () => {
+    arrived += 1;
+    if (arrived === size) await whenAll().finally(open);
+    await opened;
+  };
+}
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      only: { type: 'string' },
-      seed: { type: 'string' },
-      parallel: { type: 'string', default: '6' },
+      only: { type: 'string', default: '' },
+      seed: { type: 'string', default: String(Date.now() % 100_000) },
+      parallel: { type: 'string', default: '5' },
       list: { type: 'boolean', default: false },
     },
   });
-  const rows = everyRow().filter(
-    ({ title, group }) => !values.only || new RegExp(values.only, 'i').test(`${group}: ${title}`),
-  );
+  const seed = Number(values.seed);
+  const wanted = new RegExp(values.only, 'i');
+  const rows = everyRow(seed).filter(({ title, group }) => wanted.test(`${group}: ${title}`));
   if (values.list) return rows.forEach(({ group, title }) => say(`${group}: ${title}`));
+  say(`${rows.length} rows, seed ${seed}`);
   quietRuntime();
   const beganMs = Date.now();
-  const verdicts = new Map<Row, Verdict>();
-  const bench = await Bench.open();
-  try {
-    await sideBySide(rows, Number(values.parallel), async (row) => {
-      const verdict = await runRow(bench, row);
-      verdicts.set(row, verdict);
-      const mark = verdict.broken.length === 0 ? '✓' : '✗';
-      say(`${mark} ${verdicts.size}/${rows.length} ${row.title}: ${verdict.outcome} (${verdict.seconds.toFixed(1)} s)`);
-      for (const words of verdict.broken) say(`    ${words}`);
-    });
-    say(`${await replayHistoriesOf(bench.client)} histories replay`);
-  } finally {
-    await bench.close();
-  }
-  say(`${rows.length} rows in ${((Date.now() - beganMs) / 1000).toFixed(0)} s`);
-  process.exitCode = [...verdicts.values()].some(({ broken }) => broken.length > 0) ? 1 : 0;
+  const run = new Run(rows, seed, Number(values.parallel));
+  await run.all();
+  say(closingTable(rows, run.verdicts));
+  const kills = Object.entries(run.kills).map(([part, times]) => `${part} was killed ${times} times`);
+  const seconds = ((Date.now() - beganMs) / 1000).toFixed(0);
+  say([`seed ${seed}`, `${run.replayed} histories replay`, ...kills, `${seconds} s in all`].join('; '));
+  say(run.failed === 0 ? `${rows.length} rows, every promise kept` : `${run.failed} of ${rows.length} rows FAILED`);
+  process.exitCode = run.failed === 0 ? 0 : 1;
 }
 
 main().catch((error: unknown) => {

@@ -106,7 +106,8 @@ export const sideEffects: Record<ActivityName, readonly Effect[]> = {
   loadContext: [],
   awaitTurn: [],
   surveyFleet: [],
-  ensureSyntheticCell: ['store.acquireSyntheticCell', 'provider.ensure', 'store.updateCell'],
+  // Destroyed is only what another life left under the name of the new cell.
+  ensureSyntheticCell: ['store.acquireSyntheticCell', 'provider.destroy', 'provider.ensure', 'store.updateCell'],
   warmSyntheticCell: ['store.updateCell'],
   armCell: ['traffic.armCell', 'store.updateCell'],
   shiftTraffic: ['traffic.applySplit', 'store.updateCell'],

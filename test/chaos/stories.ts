@@ -1,10 +1,13 @@
 /** The courses a failover can take, each as short as it can be; together they take every step there is. */
 import type { Outcome } from '../../workflows/messages';
-import type { Deed } from './side-effects';
+import type { Deed, Point } from './side-effects';
 import type { Trial, TrialOptions } from './trial';
 
-/** What stands when all is over. */
-export type Left = 'idle' | 'serving' | 'nothing';
+/**
+ * What stands when all is over. `given-back`: the source has its share and a synthetic cell, if there is one, is idle.
+ * `by-outcome`: `serving` where it failed over, else `given-back`.
+ */
+export type Left = 'idle' | 'serving' | 'nothing' | 'given-back' | 'by-outcome';
 
 export interface Story {
   outcomes: readonly (Outcome | 'cancelled')[];
@@ -51,6 +54,19 @@ export const stories = {
     act: async (trial) => {
       await trial.tell('shift');
       await trial.untilMoved(1);
+      trial.silence();
+      await trial.order({ action: 'abort' });
+    },
+  },
+  /** Another life has left a cell under the name that the synthetic cell is to have: it is made anew. */
+  haunted: {
+    outcomes: ['aborted'],
+    left: 'idle',
+    firstBp: canaryBp,
+    act: async (trial) => {
+      await trial.cloud.haunt(trial.service, `${trial.source}-understudy-1`);
+      await trial.tell('prepare');
+      await trial.untilState('armed');
       trial.silence();
       await trial.order({ action: 'abort' });
     },
@@ -117,8 +133,13 @@ export const stories = {
 
 export type StoryName = keyof typeof stories;
 
+/** In which story a process passes that point. */
+export function storyAt({ deed, effect }: Point): StoryName {
+  return deed === 'ensureSyntheticCell' && effect === 'provider.destroy' ? 'haunted' : storyOf[deed];
+}
+
 /** In which story a deed is done. */
-export const storyOf: Record<Deed, StoryName> = {
+const storyOf: Record<Deed, StoryName> = {
   loadContext: 'abort',
   awaitTurn: 'abort',
   surveyFleet: 'late',

@@ -61,6 +61,7 @@ export class Trial {
   private level: RiskLevel | null = null;
   private lead = { p10: 300, p50: 400, p90: 500 };
   private isOver = false;
+  private storiesLeft = 0;
   private readonly folder: string;
   private teller: Promise<void> | undefined;
   private trouble: Error | undefined;
@@ -75,7 +76,7 @@ export class Trial {
     this.peer = `${service}-b`;
     this.failover = failoverWorkflowId(service, this.source);
     this.folder = join(bench.stack.dir, 'rows', service);
-    this.deadlineMs = Date.now() + (options.limitS ?? 180) * 1000;
+    this.deadlineMs = Date.now() + (options.limitS ?? 300) * 1000;
   }
 
   static async begin(bench: Bench, options: TrialOptions): Promise<Trial> {
@@ -175,6 +176,7 @@ export class Trial {
 
   /** The scoring worker's part: the level is told now, and again while it is not `clear`. */
   async tell(level: RiskLevel, lead = this.lead): Promise<void> {
+    if (this.isStoryOver) throw new GiveUp('the story was left');
     this.level = level;
     this.lead = lead;
     if (level === 'clear') await this.surely(() => this.signal(this.event('clear')));
@@ -224,14 +226,52 @@ export class Trial {
   }
 
   /** Waits, within the time of the row; what goes wrong with its workers ends the wait. */
-  until<T>(what: string, look: () => Promise<T | false | null | undefined> | T | false | null | undefined): Promise<T> {
+  until<T>(
+    what: string,
+    look: () => Promise<T | false | null | undefined> | T | false | null | undefined,
+    everyMs = 100,
+  ): Promise<T> {
+    const { storiesLeft } = this;
     return waitUntil(
       () => {
         if (this.trouble) throw new GiveUp(this.trouble.message);
+        if (this.storiesLeft !== storiesLeft) throw new GiveUp(`${what}: nobody waits for it any more`);
         return look();
       },
-      { withinMs: Math.max(1, this.deadlineMs - Date.now()), everyMs: 100, what: `${this.service}: ${what}` },
+      { withinMs: Math.max(1, this.deadlineMs - Date.now()), everyMs, what: `${this.service}: ${what}` },
     );
+  }
+
+  /** Whoever waits in the story waits no longer, and the story tells nothing more. */
+  leaveStory(): void {
+    this.storiesLeft += 1;
+    this.silence();
+  }
+
+  get isStoryOver(): boolean {
+    return this.storiesLeft > 0;
+  }
+
+  get handle() {
+    return this.bench.client.workflow.getHandle(this.failover);
+  }
+
+  async hasEnded(): Promise<boolean> {
+    return (await this.handle.describe()).status.name !== 'RUNNING';
+  }
+
+  /** Whether every activity that was begun by a worker that lives has come to an end. */
+  get isIdle(): boolean {
+    const { pid } = this.workers.at(-1)!;
+    const whole = this.journal.filter((w) => w.effect === 'itself' && w.pid === pid && w.stage !== 'fault');
+    const begun = whole.filter(({ stage }) => stage === 'begun').length;
+    return begun === whole.length - begun;
+  }
+
+  /** Since traffic was first moved. */
+  movedAgoMs(): number {
+    const first = this.journal.find((w) => w.effect === 'traffic.applySplit' && w.stage === 'done');
+    return first ? Date.now() - first.atMs : 0;
   }
 
   /** Servers may be away for a moment: asked until it is answered. */
@@ -261,7 +301,7 @@ export class Trial {
 
   /** Asked of lists, so that it needs no worker. */
   async phase(): Promise<Phase | null> {
-    const { searchAttributes } = await this.bench.client.workflow.getHandle(this.failover).describe();
+    const { searchAttributes } = await this.handle.describe();
     return (searchAttributes.FailoverPhase?.[0] as Phase | undefined) ?? null;
   }
 
@@ -274,7 +314,7 @@ export class Trial {
 
   async ending(): Promise<Ending> {
     return this.until('the failover has ended', async () => {
-      const handle = this.bench.client.workflow.getHandle(this.failover);
+      const { handle } = this;
       const { status } = await handle.describe();
       if (status.name === 'RUNNING' || status.name === 'CONTINUED_AS_NEW') return null;
       try {
@@ -287,6 +327,17 @@ export class Trial {
         throw new GiveUp(`the run failed: ${reason}`);
       }
     });
+  }
+
+  /** What it is at, for whoever asks why it does not end. */
+  async standing(): Promise<string> {
+    const { raw, status } = await this.handle.describe();
+    const pending = (raw.pendingActivities ?? []).map((activity) => {
+      const last = activity.lastFailure;
+      const why = last?.cause?.message ?? last?.message ?? '';
+      return `${activity.activityType?.name} at attempt ${activity.attempt}${why ? ` after: ${why}` : ''}`;
+    });
+    return `the run is ${status.name} in phase ${await this.phase()}, under way: ${pending.join('; ') || 'nothing'}`;
   }
 
   /** Callers have all had their answers. */

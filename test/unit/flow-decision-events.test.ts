@@ -36,6 +36,18 @@ describe('Decisions of a failover', () => {
     expect(decisions.filter((d) => d.kind === 'outcome').map((d) => d.data.outcome)).to.deep.equal(['drained']);
   });
 
+  it('are two where two people order the same in one moment, also when each order is told at once', () => {
+    const world = new World().risk('shift');
+    const before = world.failover;
+    const first = decisionsBetween(before, world.order({ action: 'hold' }).failover);
+    const between = world.failover;
+    const second = decisionsBetween(between, world.order({ action: 'hold' }).failover);
+    const ids = [...first, ...second].map((d) => d.id);
+    expect(ids.length).to.equal(2);
+    expect(new Set(ids).size).to.equal(2);
+    expect(decisionsBetween(before, world.failover).map((d) => d.id)).to.deep.equal(ids);
+  });
+
   it('are the same when the failover is told about for the first time late', () => {
     const world = new World().risk('shift');
     world.until((step) => step.kind === 'watch', { risk: 'shift' });
