@@ -20,7 +20,7 @@ export type Store = Pick<
   fleetStop?(): Promise<{ by: string; reason: string } | undefined>;
 };
 
-export type Traffic = Pick<TrafficClient, 'applySplit' | 'armCell' | 'removeCell' | 'getTraffic'>;
+export type Traffic = Pick<TrafficClient, 'applySplit' | 'awaitChange' | 'armCell' | 'removeCell' | 'getTraffic'>;
 
 /** What the Synthetic Cell Manager found out while warming a cell. */
 export interface WarmUpFindings {

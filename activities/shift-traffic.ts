@@ -3,7 +3,7 @@ import { Context } from '@temporalio/activity';
 import type { CellShare } from '../blueprints/records';
 import { FleetStoppedError, RefusedError, StaleEpochError } from '../blueprints/records';
 import { reduceTraffic, shiftTraffic } from '../envoy/shift-traffic';
-import type { ApplyResult, TrafficView } from '../envoy/traffic-client';
+import { KeyReusedError, type ApplyResult, type TrafficView } from '../envoy/traffic-client';
 import type { Acknowledgement, FailoverActivities, ShiftRequest, ShiftResult } from '../workflows/steps';
 import { capacityBp, loadOf, peersOf, shareOf, totalsOf } from './measures';
 import type { Ports } from './ports';
@@ -35,7 +35,7 @@ export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivitie
         const wanted = wantedSplit(request, view, requestsPerSecond);
         if (!wanted.split) return answer(request, view, requestsPerSecond, null, wanted.why);
         try {
-          const applied = await traffic.applySplit({
+          const change = {
             service: request.service,
             expectedEpoch: view.epoch,
             split: wanted.split,
@@ -43,6 +43,11 @@ export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivitie
             by: request.failover,
             idempotencyKey: request.key,
             override: request.byPerson ?? request.purpose === 'ordered',
+          };
+          const applied = await traffic.applySplit(change).catch((err: unknown) => {
+            // An attempt whose answer was lost has made its change: on other figures, and it is that one that counts.
+            if (err instanceof KeyReusedError) return traffic.awaitChange(request.service, request.key);
+            throw err;
           });
           await recordState(request, applied);
           return answer(request, await traffic.getTraffic(request.service), requestsPerSecond, applied, wanted.why);

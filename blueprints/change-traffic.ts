@@ -3,7 +3,15 @@ import { sql, type Kysely, type Transaction } from 'kysely';
 import { notify } from './change-feed';
 import { refuseWhileStopped } from './fleet-stop';
 import { openStep } from './open-steps';
-import { RefusedError, StaleEpochError, type AppliedChange, type TrafficChange, type TrafficState } from './records';
+import {
+  RefusedError,
+  StaleEpochError,
+  type AppliedChange,
+  type SplitLease,
+  type TrafficChange,
+  type TrafficState,
+} from './records';
+import { leaseSplit, splitLeaseOf } from './split-leases';
 import { splitProblems } from './splits';
 import { cellRecord, jsonb, trafficState, type Tables } from './tables';
 import { lockTraffic } from './traffic-rows';
@@ -47,13 +55,14 @@ export async function changeTraffic(trx: Transaction<Tables>, change: TrafficCha
       reason,
       by,
       idempotency_key: idempotencyKey,
+      ...(change.request && { request: jsonb(change.request) }),
       ...(reverts && { reverts: reverts.epoch, evidence: jsonb(reverts.refused) }),
     })
     .execute();
   await openStep(trx, change, state.epoch);
-  await lease(trx, change, state.epoch);
+  await leaseSplit(trx, change, state.epoch);
   await notify(trx, service);
-  return { state, repeated: false };
+  return { state, repeated: false, ...(await leaseOn(trx, service)) };
 }
 
 /** What a change with this key made before, and what has taken it back since; undefined if there was none. */
@@ -69,27 +78,15 @@ export async function appliedChange(
   return {
     state: trafficState(made),
     repeated: true,
+    ...(await leaseOn(db, service)),
+    ...(made.request && { request: made.request }),
     ...(reverting && { revertedBy: { state: trafficState(reverting), refused: reverting.evidence ?? [] } }),
   };
 }
 
-/** A lease lies on one epoch: the next change brings its own or none. Only a step taken back leaves it where it was. */
-async function lease(trx: Transaction<Tables>, change: TrafficChange, epoch: number): Promise<void> {
-  const { service, by: holder, leaseMs } = change;
-  if (change.reverts) {
-    await trx.updateTable('split_leases').set({ epoch }).where('service', '=', service).execute();
-    return;
-  }
-  if (leaseMs === undefined) {
-    await trx.deleteFrom('split_leases').where('service', '=', service).execute();
-    return;
-  }
-  const row = { epoch, holder, duration_ms: leaseMs, expires_at: expiry(leaseMs) };
-  await trx
-    .insertInto('split_leases')
-    .values({ service, ...row })
-    .onConflict((oc) => oc.column('service').doUpdateSet(row))
-    .execute();
+async function leaseOn(db: Kysely<Tables>, service: string): Promise<{ lease?: SplitLease }> {
+  const lease = await splitLeaseOf(db, service);
+  return lease ? { lease } : {};
 }
 
 async function refuseUnlessExpired(trx: Transaction<Tables>, { service, epoch }: TrafficState): Promise<void> {
@@ -102,8 +99,4 @@ async function refuseUnlessExpired(trx: Transaction<Tables>, { service, epoch }:
     .forUpdate()
     .executeTakeFirst();
   if (!expired) throw new RefusedError(`the lease on epoch ${epoch} of service ${service} has been renewed`);
-}
-
-export function expiry(durationMs: number) {
-  return sql<Date>`clock_timestamp() + make_interval(secs => ${durationMs / 1000})`;
 }

@@ -12,6 +12,21 @@ export interface ConnectOptions {
 /** Waiting does not help against these: wrong password, no such user. */
 const hopeless = new Set(['28P01', '28000']);
 
+/** Connections lost, resources short, the server ending, transactions that lost a race: SQLSTATE classes of what passes. */
+const passing = /^(08|25|40|53|55|57|58)/;
+/** What the driver says without a code. */
+const driverWords = /Connection terminated|not queryable|timeout|after calling end on the pool|Client was closed/i;
+
+/** Whether Postgres, or the way to it, has failed, so that asking again can help; else the question itself is at fault. */
+export function isStoreFailure(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code } = error as Error & { code?: unknown };
+  if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !code.startsWith('E')) return passing.test(code);
+  // Of sockets: ECONNREFUSED, EPIPE and so on; several at once where a name has several addresses.
+  if (typeof code === 'string') return /^E[A-Z]+$/.test(code);
+  return driverWords.test(error.message);
+}
+
 /** `host:port/database` of a Postgres URL, for messages. */
 export function placeOf(url: string): string {
   try {

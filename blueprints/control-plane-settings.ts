@@ -25,6 +25,7 @@ const proxyRuleSchema = z.strictObject({
 /** What an automatic caller may do unless it is said otherwise: everything but ending a stop that a person ordered. */
 export const automaticMethods = [
   'ApplySplit',
+  'AwaitChange',
   'ArmCell',
   'RemoveCell',
   'DrainCell',
@@ -77,6 +78,20 @@ const limitsSchema = z.strictObject({
     .describe('Streams at once of one identity; on a plaintext port, of one address.'),
   requestsPerSecond: z.number().min(1).default(500).describe('Requests of one stream, sustained.'),
   requestBurst: z.number().int().min(1).default(20_000).describe('Requests of one stream at once, as after a start.'),
+  changesPerClient: z
+    .number()
+    .int()
+    .min(1)
+    .default(100)
+    .describe(
+      'Calls of the traffic API that wait for proxies at once, of one identity; on a plaintext port, of one address.',
+    ),
+  changesAtOnce: z
+    .number()
+    .int()
+    .min(1)
+    .default(400)
+    .describe('Calls of the traffic API that wait for proxies at once, of one process.'),
   firstRequestWithinMs: z
     .number()
     .int()

@@ -42,6 +42,9 @@ export interface TrafficState {
   split: CellShare[];
 }
 
+/** What was asked for: the hash of each field that makes the request what it is, by the field's name. */
+export type RequestHashes = Record<string, string>;
+
 export interface TrafficChange {
   service: string;
   /** The change is refused unless this is the current epoch. */
@@ -51,10 +54,17 @@ export interface TrafficChange {
   by: string;
   /** The same key again returns the state the first call made. */
   idempotencyKey: string;
+  /** Kept beside the key. */
+  request?: RequestHashes;
   /** A person's decision: it is made even while the fleet is stopped. Default false. */
   override?: boolean;
-  /** A time after which the split returns to the safe one unless its holder, `by`, renews. Left out, it stays. */
+  /**
+   * A time after which the split returns to the safe one unless its holder, `by`, renews. Left out, a lease that lives
+   * stays on the split, its holder's and as long as it was; without one the split stays.
+   */
   leaseMs?: number;
+  /** Ends a lease that lives, whoever holds it, or lets this change's own take its place. Default false. */
+  releaseLease?: boolean;
   /** This change takes back that epoch, which proxies refused. A lease that lay on it stays. */
   reverts?: { epoch: number; refused: ProxyRefusal[] };
   /** The control plane that waits for the proxies and takes the change back if one refuses. Left out: nobody does. */
@@ -93,6 +103,10 @@ export interface AppliedChange {
   state: TrafficState;
   /** True if this key had been applied before: nothing was changed now. */
   repeated: boolean;
+  /** Of the call that made it; left out where that is not known. */
+  request?: RequestHashes;
+  /** What lies on the service's split now. */
+  lease?: SplitLease;
   /** The change that took this one back since: its state, and which proxies had refused what. */
   revertedBy?: { state: TrafficState; refused: ProxyRefusal[] };
 }
@@ -134,6 +148,15 @@ export class FleetStoppedError extends Error {
   constructor(readonly stop: FleetStop) {
     super(
       `all automatic changes are stopped since ${stop.since} by ${stop.by} (${stop.reason}); the split stays as it is until somebody resumes`,
+    );
+  }
+}
+
+/** Somebody else's lease lives on the split: another is not laid over it. */
+export class LeaseHeldError extends RefusedError {
+  constructor({ service, epoch, holder, remainingMs }: SplitLease) {
+    super(
+      `service ${service}: its split is leased to ${holder} since epoch ${epoch}, for ${remainingMs} ms more unless renewed; change it without a lease, or release that one`,
     );
   }
 }

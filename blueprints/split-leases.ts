@@ -1,7 +1,45 @@
 /** Leases on splits: kept by renewal, found when they have run out. */
-import { sql, type Kysely } from 'kysely';
-import { LeaseLostError, type SplitLease } from './records';
+import { sql, type Kysely, type Transaction } from 'kysely';
+import { LeaseHeldError, LeaseLostError, type SplitLease, type TrafficChange } from './records';
 import type { Tables } from './tables';
+
+/**
+ * What becomes of the lease on a split when the split is changed. Only who says so ends a lease that lives: a change
+ * without one leaves it, and one with a lease of somebody else is refused (LeaseHeldError). What has run out protects nobody.
+ */
+export function leaseAfter(
+  lease: SplitLease | undefined,
+  { by, leaseMs, reverts, releaseLease = false, onExpiredLease = false }: TrafficChange,
+): 'stays' | 'ends' | 'is replaced' {
+  // A step taken back leaves things as they were; the safe split is nobody's to renew.
+  if (reverts) return lease ? 'stays' : 'ends';
+  const lives = lease !== undefined && lease.remainingMs > 0 && !onExpiredLease;
+  if (leaseMs === undefined) return lives && !releaseLease ? 'stays' : 'ends';
+  if (lives && lease.holder !== by && !releaseLease) throw new LeaseHeldError(lease);
+  return 'is replaced';
+}
+
+/** Carries out what `leaseAfter` says, in the change's own transaction. */
+export async function leaseSplit(trx: Transaction<Tables>, change: TrafficChange, epoch: number): Promise<void> {
+  const { service, by: holder, leaseMs } = change;
+  const becomes = leaseAfter(await splitLeaseOf(trx, service), change);
+  if (becomes === 'stays') {
+    await trx.updateTable('split_leases').set({ epoch }).where('service', '=', service).execute();
+  } else if (becomes === 'ends') {
+    await trx.deleteFrom('split_leases').where('service', '=', service).execute();
+  } else {
+    const row = { epoch, holder, duration_ms: leaseMs!, expires_at: expiry(leaseMs!) };
+    await trx
+      .insertInto('split_leases')
+      .values({ service, ...row })
+      .onConflict((oc) => oc.column('service').doUpdateSet(row))
+      .execute();
+  }
+}
+
+function expiry(durationMs: number) {
+  return sql<Date>`clock_timestamp() + make_interval(secs => ${durationMs / 1000})`;
+}
 
 /** Extends the holder's lease by its own duration, counted from now. LeaseLostError if it is not the holder's. */
 export async function renewLease(db: Kysely<Tables>, service: string, holder: string): Promise<SplitLease> {

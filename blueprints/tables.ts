@@ -11,6 +11,7 @@ import type {
   CellShare,
   CellState,
   ProxyRefusal,
+  RequestHashes,
   ServiceRecord,
   TrafficState,
 } from './records';
@@ -56,6 +57,7 @@ export interface Tables {
     at: Timestamp;
     reverts: ColumnType<string | null, number | null | undefined, never>;
     evidence: ColumnType<ProxyRefusal[] | null, RawBuilder<ProxyRefusal[]> | null | undefined, never>;
+    request: ColumnType<RequestHashes | null, RawBuilder<RequestHashes> | undefined, never>;
   };
   audit: {
     id: Generated<string>;

@@ -153,7 +153,7 @@ export async function startControlPlane(
     interceptors: [oversight.authority],
   });
   const views = new TrafficViews({ store, replica, proxies, epochOf, loads: loadsOf });
-  const api = new TrafficApi({ store, changes, views, replica, acknowledgeTimeoutMs, log });
+  const api = new TrafficApi({ store, changes, views, replica, acknowledgeTimeoutMs, limits, log });
   api.addTo(trafficServer);
   const listening: Listening[] = [];
   const close = async (): Promise<void> => {

@@ -1,6 +1,7 @@
 /** Asks the store for something, but not for ever, and says what is known when it does not answer. */
-import { within } from './deadline';
-import { isForeseen, StoreUnavailableError } from './traffic-errors';
+import { isStoreFailure } from '../blueprints/connection';
+import { OverdueError, within } from './deadline';
+import { StoreUnavailableError } from './traffic-errors';
 
 /** A commit that is not answered within this is reported as unknown. */
 export const commitWithinMs = 5000;
@@ -21,7 +22,8 @@ export class PatientStore {
     try {
       return await within(answer, withinMs, 'the Configuration Data Store does not answer');
     } catch (error) {
-      if (isForeseen(error)) throw error;
+      // What the store has refused, and our own mistakes, are told as what they are.
+      if (!(error instanceof OverdueError) && !isStoreFailure(error)) throw error;
       throw new StoreUnavailableError(
         `${(error as Error).message}; ${known}; try again with the same idempotency key`,
         { cause: error },

@@ -4,19 +4,26 @@ import { Metadata, status } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import { ReflectionService } from '@grpc/reflection';
 import type { Logger } from 'pino';
+import { isStoreFailure } from '../blueprints/connection';
 import type { CellShare } from '../blueprints/records';
 import { drainingSplit, untilQuiet } from './drain';
 import { trafficPackage, trafficService, trafficServiceName } from './protos';
 import type { Replica } from './replicas/replica';
-import type { Applied, ChangeOrder, TrafficChanges } from './traffic-changes';
+import { callerOf } from './security/traffic-authority';
+import { patienceOf, waitWithin, type Patience } from './caller-patience';
+import type { Applied } from './carry-through';
+import type { ChangeOrder, TrafficChanges } from './traffic-changes';
 import { readShare, wireShare } from './traffic-client';
-import { BadRequestError, PreconditionError, statusOf, StillCarryingError } from './traffic-errors';
+import { BadRequestError, PreconditionError, statusOf, StillCarryingError, StoppingError } from './traffic-errors';
 import {
+  awaitViolations,
   cellViolations,
   refuse,
+  requestHashes,
   required,
   splitRequestViolations,
   type ApplySplitRequest,
+  type AwaitRequest,
   type CellRequest,
   type ChangeRequest,
   type DrainRequest,
@@ -26,6 +33,7 @@ import {
 import type { TrafficStore } from './traffic-store';
 import { wireLease, wireStop, type TrafficViews } from './traffic-view';
 import { watchTraffic, type WatchRequest } from './traffic-watch';
+import { WaitingCalls, type WaitLimits } from './waiting-calls';
 
 export interface TrafficApiOptions {
   store: TrafficStore;
@@ -33,7 +41,13 @@ export interface TrafficApiOptions {
   views: TrafficViews;
   replica: Pick<Replica, 'id' | 'others' | 'standing' | 'onStanding' | 'problem'>;
   acknowledgeTimeoutMs: number;
+  limits: WaitLimits;
   log: Logger;
+}
+
+/** One call that waits for proxies. */
+interface Call extends Patience {
+  method: string;
 }
 
 const mostWatchers = 100;
@@ -46,16 +60,21 @@ export class TrafficApi {
   private readonly health = new HealthImplementation({ '': 'SERVING', [trafficServiceName]: 'SERVING' });
   private healthTimer: NodeJS.Timeout | undefined;
   private isServing = true;
+  private readonly waiting: WaitingCalls;
+  private readonly stopping = new AbortController();
 
-  constructor(private readonly options: TrafficApiOptions) {}
+  constructor(private readonly options: TrafficApiOptions) {
+    this.waiting = new WaitingCalls(options.limits);
+  }
 
   /** Adds the traffic API, the standard health service and server reflection. */
   addTo(server: Server): void {
     server.addService(trafficService(), {
-      ApplySplit: this.method((request: ApplySplitRequest) => this.applySplit(request)),
-      ArmCell: this.method((request: CellRequest) => this.armCell(request)),
-      DrainCell: this.method((request: DrainRequest) => this.drainCell(request)),
-      RemoveCell: this.method((request: RemoveRequest, hasLeft) => this.removeCell(request, hasLeft)),
+      ApplySplit: this.waits((request: ApplySplitRequest, call) => this.applySplit(request, call)),
+      AwaitChange: this.waits((request: AwaitRequest, call) => this.awaitChange(request, call)),
+      ArmCell: this.waits((request: CellRequest, call) => this.armCell(request, call)),
+      DrainCell: this.waits((request: DrainRequest, call) => this.drainCell(request, call)),
+      RemoveCell: this.waits((request: RemoveRequest, call) => this.removeCell(request, call)),
       RenewLease: this.method((request: { service: string; by: string }) => this.renewLease(request)),
       GetTraffic: this.method((request: { service: string }) => this.getTraffic(request.service)),
       Stop: this.method((request: OrderRequest) => this.stop(request)),
@@ -70,21 +89,31 @@ export class TrafficApi {
 
   close(): void {
     clearInterval(this.healthTimer);
+    // A stream that is never ended by its watcher would keep the process.
+    this.stopping.abort();
     this.health.setStatus(trafficServiceName, 'NOT_SERVING');
   }
 
-  private async applySplit(request: ApplySplitRequest): Promise<object> {
-    const { split, expected_epoch, lease_ms } = request;
+  private async applySplit(request: ApplySplitRequest, call: Call): Promise<object> {
+    const { split, expected_epoch, lease_ms, release_lease } = request;
     refuse(splitRequestViolations(request));
-    const order = { ...orderOf(request), leaseMs: lease_ms || undefined };
+    const order = { ...orderOf(request, call), leaseMs: lease_ms || undefined, releaseLease: release_lease };
     return wireApplied(await this.options.changes.apply(order, expected_epoch, split.map(readShare)));
   }
 
-  private async armCell(request: CellRequest): Promise<object> {
+  private async awaitChange(request: AwaitRequest, patience: Call): Promise<object> {
+    refuse(awaitViolations(request));
+    const { service, idempotency_key: idempotencyKey, wait_ms: waitMs } = request;
+    const { changes } = this.options;
+    await changes.current(service);
+    return wireApplied(await changes.await({ service, idempotencyKey, waitMs, patience }));
+  }
+
+  private async armCell(request: CellRequest, call: Call): Promise<object> {
     refuse(cellViolations(request));
     const { service, cell } = request;
     const instances = (await this.cellOf(service, cell)).instances.length;
-    const applied = await this.options.changes.decide(orderOf(request), ({ split }) => {
+    const applied = await this.options.changes.decide(orderOf(request, call), ({ split }) => {
       const share = split.find((s) => s.cell === cell);
       if (share && share.shareBp > 0) {
         throw new PreconditionError(
@@ -101,14 +130,14 @@ export class TrafficApi {
     return wireApplied(applied);
   }
 
-  private async drainCell(request: DrainRequest): Promise<object> {
+  private async drainCell(request: DrainRequest, call: Call): Promise<object> {
     refuse(cellViolations(request));
     const { service, cell, to } = request;
     await this.cellOf(service, cell);
     if (to !== '') await this.cellOf(service, to, 'to');
     if (to === cell) throw new BadRequestError([{ field: 'to', problem: `${cell} cannot take its own share` }]);
     const began = performance.now();
-    const applied = await this.options.changes.decide(orderOf(request), ({ split }) =>
+    const applied = await this.options.changes.decide(orderOf(request, call), ({ split }) =>
       drainingSplit(service, split, cell, to || undefined),
     );
     const answer = { applied: wireApplied(applied), drained: false, requests_in_flight: 0, unreported: [] as string[] };
@@ -117,22 +146,24 @@ export class TrafficApi {
     }
     const carries = applied.state.split.find((s) => s.cell === cell)?.shareBp ?? 0;
     if (carries > 0) return { ...answer, words: `${cell} has been given ${carries} bp again since` };
-    const leftMs = this.waitMs(request) - (performance.now() - began);
+    const leftMs = waitWithin(call, this.waitMs(request) - (performance.now() - began));
     const { verdict, requestsInFlight, unreported, words } = await untilQuiet(
       this.options.views,
       service,
       cell,
-      Math.max(0, leftMs),
+      leftMs,
+      call.hasLeft,
     );
     return { ...answer, drained: verdict === 'quiet', requests_in_flight: requestsInFlight, unreported, words };
   }
 
-  private async removeCell(request: RemoveRequest, hasLeft: () => boolean): Promise<object> {
+  private async removeCell(request: RemoveRequest, call: Call): Promise<object> {
     refuse(cellViolations(request));
     const { service, cell, despite_measured } = request;
     // For all attempts together, however often the split is changed meanwhile.
-    const until = performance.now() + this.waitMs(request);
-    const applied = await this.options.changes.decide(orderOf(request), async ({ split }) => {
+    const until = performance.now() + waitWithin(call, this.waitMs(request));
+    const { hasLeft } = call;
+    const applied = await this.options.changes.decide(orderOf(request, call), async ({ split }) => {
       const share = split.find((s) => s.cell === cell);
       if (!share) return split;
       if (share.shareBp > 0) {
@@ -172,9 +203,9 @@ export class TrafficApi {
 
   private async resume({ by, reason }: OrderRequest): Promise<object> {
     refuse(required({ by, reason }, 'by', 'reason'));
-    await this.options.store.resumeFleet(by, reason);
+    const ended = await this.options.store.resumeFleet(by, reason);
     this.options.log.warn({ by, reason }, `automatic changes are made again, by ${by}: ${reason}`);
-    return wireStop(undefined);
+    return { ...ended, stopped: false };
   }
 
   private async watch(call: ServerWritableStream<WatchRequest, object>): Promise<void> {
@@ -187,7 +218,9 @@ export class TrafficApi {
     this.watchers += 1;
     try {
       refuse(required(call.request, 'service'));
-      await watchTraffic(call, this.options);
+      await watchTraffic(call, { ...this.options, stopping: this.stopping.signal });
+      if (this.stopping.signal.aborted)
+        throw new StoppingError('this control plane is stopping; watch at another, or again');
       call.end();
     } catch (error) {
       fail(error as Error);
@@ -220,9 +253,23 @@ export class TrafficApi {
     else this.options.log.info('the Configuration Data Store answers again: changes are taken');
   }
 
-  private method<Request>(handle: (request: Request, hasLeft: () => boolean) => Promise<object>) {
+  /** A call that may wait for proxies: no longer than its caller does, and not too many of them at once. */
+  private waits<Request>(handle: (request: Request, call: Call) => Promise<object>) {
+    return this.method(async (request: Request, call: ServerUnaryCall<Request, object>) => {
+      const client = callerOf(call.metadata).identity || call.getPeer().replace(/:\d+$/, '');
+      const leave = this.waiting.enter(client);
+      try {
+        const method = call.getPath().split('/').at(-1)!;
+        return await handle(request, { ...patienceOf(call), method });
+      } finally {
+        leave();
+      }
+    });
+  }
+
+  private method<Request>(handle: (request: Request, call: ServerUnaryCall<Request, object>) => Promise<object>) {
     return (call: ServerUnaryCall<Request, object>, callback: sendUnaryData<object>): void => {
-      handle(call.request, () => call.cancelled).then(
+      handle(call.request, call).then(
         (answer) => callback(null, answer),
         (error: Error) => callback(this.statusOf(error, call.getPath())),
       );
@@ -233,18 +280,22 @@ export class TrafficApi {
     const foreseen = statusOf(error);
     if (foreseen) return foreseen;
     const problem = this.options.replica.problem();
+    const metadata = new Metadata();
     this.options.log.error({ err: error, method }, `${method} has failed: ${error.message}`);
-    return {
-      code: status.UNAVAILABLE,
-      details: problem ? `${problem}: ${error.message}` : error.message,
-      metadata: new Metadata(),
-    };
+    if (problem || isStoreFailure(error)) {
+      const details = `${problem ?? 'the Configuration Data Store has failed'}: ${error.message}`;
+      return { code: status.UNAVAILABLE, details, metadata };
+    }
+    // A mistake of ours: what it says is for the log, where its stack is.
+    const details = `${method} has failed by a fault of the control plane; its log says more`;
+    return { code: status.INTERNAL, details, metadata };
   }
 }
 
-function orderOf(request: ChangeRequest): ChangeOrder {
+function orderOf(request: ChangeRequest, patience: Call): ChangeOrder {
   const { service, reason, by, idempotency_key: idempotencyKey, wait_ms: waitMs, override } = request;
-  return { service, reason, by, idempotencyKey, waitMs, override, leaseMs: undefined };
+  const words = { service, reason, by, idempotencyKey, request: requestHashes(patience.method, request) };
+  return { ...words, waitMs, override, patience, leaseMs: undefined, releaseLease: false };
 }
 
 function wireApplied(applied: Applied): object {
@@ -260,6 +311,7 @@ function wireApplied(applied: Applied): object {
     took_ms: Math.round(tookMs),
     outcome,
     rolled_back_epoch: rolledBackEpoch,
+    ...(applied.lease && { lease: wireLease(applied.lease) }),
   };
 }
 

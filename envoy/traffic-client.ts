@@ -26,12 +26,12 @@ import type { CellLoad } from './load-ledger';
 import { trafficService } from './protos';
 
 /** The whole split; cells that are not named leave the configuration. */
-export interface ApplySplit extends Omit<TrafficChange, 'reverts' | 'onExpiredLease'> {
+export interface ApplySplit extends Omit<TrafficChange, 'reverts' | 'onExpiredLease' | 'carriedBy' | 'request'> {
   /** Milliseconds to wait for acknowledgements; left out, the control plane's configured time. */
   waitMs?: number;
 }
 
-export type CellChange = Omit<ApplySplit, 'expectedEpoch' | 'split' | 'leaseMs'> & { cell: string };
+export type CellChange = Omit<ApplySplit, 'expectedEpoch' | 'split' | 'leaseMs' | 'releaseLease'> & { cell: string };
 
 export interface DrainCell extends CellChange {
   /** Who takes the share; left out, the other cells that carry, in proportion. */
@@ -63,6 +63,8 @@ export interface ApplyResult {
   outcome: 'COMPLETE' | 'PARTIAL' | 'HELD' | 'ROLLED_BACK';
   /** The epoch that was taken back; 0 if none was. */
   rolledBackEpoch: number;
+  /** What lies on the split with this change. */
+  lease?: SplitLease;
 }
 
 export interface DrainResult {
@@ -103,6 +105,18 @@ export class TrafficUnavailableError extends Error {
   readonly retryable = true;
 }
 
+/**
+ * The idempotency key was used for another request. Do not repeat this one under it; `awaitChange` says what became of
+ * the other.
+ */
+export class KeyReusedError extends RefusedError {}
+
+/** The change is made, but cannot be published as the service is. The same call again waits for it, once that is mended. */
+export class UnpublishedError extends TrafficUnavailableError {}
+
+/** Somebody else's lease lives on the split. */
+export class LeasedError extends RefusedError {}
+
 /** Load reports show that the cell still carries traffic, or do not show that it does not. Later they may. */
 export class StillCarryingError extends Error {
   override readonly name = 'StillCarryingError';
@@ -140,9 +154,24 @@ export class TrafficClient {
 
   /** Replaces the service's split. Throws StaleEpochError, RefusedError (do not repeat) or TrafficUnavailableError (do). */
   async applySplit(change: ApplySplit): Promise<ApplyResult> {
-    const { expectedEpoch: expected_epoch, leaseMs: lease_ms = 0 } = change;
-    const request = { ...wireChange(change), expected_epoch, lease_ms, split: change.split.map(wireShare) };
+    const { expectedEpoch: expected_epoch, leaseMs: lease_ms = 0, releaseLease: release_lease = false } = change;
+    const request = {
+      ...wireChange(change),
+      expected_epoch,
+      lease_ms,
+      release_lease,
+      split: change.split.map(wireShare),
+    };
     return readResult(await this.call('ApplySplit', request, change.service, change.waitMs));
+  }
+
+  /**
+   * Waits again for a change that was made under this key before, and says what became of it. Throws RefusedError if
+   * none was.
+   */
+  async awaitChange(service: string, idempotencyKey: string, waitMs = 0): Promise<ApplyResult> {
+    const request = { service, idempotency_key: idempotencyKey, wait_ms: waitMs };
+    return readResult(await this.call('AwaitChange', request, service, waitMs));
   }
 
   /** Puts all instances of a cell that carries no share behind the others, as cover. */
@@ -182,8 +211,10 @@ export class TrafficClient {
     return readStop((await this.call('Stop', { by, reason }, '')) as WireStop)!;
   }
 
-  async resume(by: string, reason: string): Promise<void> {
-    await this.call('Resume', { by, reason }, '');
+  /** Answers the stop that it ended, if there was one. */
+  async resume(by: string, reason: string): Promise<FleetStop | undefined> {
+    const ended = (await this.call('Resume', { by, reason }, '')) as WireStop;
+    return ended.since === '' ? undefined : readStop({ ...ended, stopped: true });
   }
 
   /** Every change after an epoch, in order, what becomes of it, and loads. Ends by error, or when the signal aborts. */
@@ -241,6 +272,9 @@ function typedError(error: ServiceError, service: string, address: string): Erro
   }
   if (trailer(errorTrailers.kind) === 'still-carrying') return new StillCarryingError(error.details, { cause: error });
   if (trailer(errorTrailers.kind) === 'lease-lost') return new LeaseLostError(error.details, { cause: error });
+  if (trailer(errorTrailers.kind) === 'key-reused') return new KeyReusedError(error.details, { cause: error });
+  if (trailer(errorTrailers.kind) === 'leased') return new LeasedError(error.details, { cause: error });
+  if (trailer(errorTrailers.kind) === 'unpublished') return new UnpublishedError(error.details, { cause: error });
   const refused = [
     status.INVALID_ARGUMENT,
     status.FAILED_PRECONDITION,
@@ -308,15 +342,22 @@ interface WireEvent {
 }
 
 function readResult(answer: unknown): ApplyResult {
-  const { split, took_ms, rolled_back_epoch, ...rest } = answer as Omit<
+  const { split, took_ms, rolled_back_epoch, lease, ...rest } = answer as Omit<
     ApplyResult,
-    'split' | 'tookMs' | 'rolledBackEpoch'
+    'split' | 'tookMs' | 'rolledBackEpoch' | 'lease'
   > & {
     split: WireShare[];
     took_ms: number;
     rolled_back_epoch: number;
+    lease: WireLease | null;
   };
-  return { ...rest, split: split.map(readShare), tookMs: took_ms, rolledBackEpoch: rolled_back_epoch };
+  return {
+    ...rest,
+    split: split.map(readShare),
+    tookMs: took_ms,
+    rolledBackEpoch: rolled_back_epoch,
+    ...(lease && { lease: readLease(lease) }),
+  };
 }
 
 function readLease({ service, epoch, holder, duration_ms, remaining_ms }: WireLease): SplitLease {

@@ -3,6 +3,7 @@ import { Metadata, status } from '@grpc/grpc-js';
 import { Root } from 'protobufjs';
 import {
   FleetStoppedError,
+  LeaseHeldError,
   LeaseLostError,
   RefusedError,
   StaleEpochError,
@@ -33,6 +34,40 @@ export class BadRequestError extends RefusedError {
 /** The request is well formed but the present state does not allow it. */
 export class PreconditionError extends RefusedError {}
 export class UnknownServiceError extends RefusedError {}
+
+/** The idempotency key was used for another request; `fields` are those in which the two differ. */
+export class KeyReusedError extends RefusedError {
+  readonly fields: string[];
+  constructor(key: string, epoch: number, fields: string[]) {
+    super(
+      `idempotency_key: ${key} was used for another request, which made epoch ${epoch}; other then: ${fields.join(', ')}`,
+    );
+    this.fields = fields;
+  }
+}
+
+/** No change was made under that key, of that service. */
+export class UnknownChangeError extends RefusedError {}
+
+/** The change is made, and cannot be brought to the proxies as long as the service is as it is. */
+export class UnpublishedError extends Error {
+  override readonly name = 'UnpublishedError';
+}
+
+/** So many calls wait for proxies that another one is not taken. */
+export class TooManyWaitsError extends Error {
+  override readonly name = 'TooManyWaitsError';
+}
+
+/** Nobody waits for the answer any more, so nothing was begun. */
+export class CallerLeftError extends Error {
+  override readonly name = 'CallerLeftError';
+}
+
+/** This control plane is being stopped. */
+export class StoppingError extends Error {
+  override readonly name = 'StoppingError';
+}
 
 /** Load reports show that the cell carries traffic, or do not show that it does not. Later they may. */
 export class StillCarryingError extends Error {
@@ -81,11 +116,31 @@ export function statusOf(error: Error): Status | undefined {
     kind('lease-lost');
     return as(status.FAILED_PRECONDITION);
   }
+  if (error instanceof LeaseHeldError) {
+    kind('leased');
+    return as(status.FAILED_PRECONDITION);
+  }
+  if (error instanceof KeyReusedError) {
+    kind('key-reused');
+    const differs = (field: string): FieldViolation => ({ field, problem: 'is another than under this key before' });
+    metadata.set(
+      'grpc-status-details-bin',
+      badRequestDetails(error.message, ['idempotency_key', ...error.fields].map(differs), status.ALREADY_EXISTS),
+    );
+    return as(status.ALREADY_EXISTS);
+  }
+  if (error instanceof UnpublishedError) {
+    kind('unpublished');
+    return as(status.UNAVAILABLE);
+  }
+  if (error instanceof TooManyWaitsError) return as(status.RESOURCE_EXHAUSTED);
+  if (error instanceof CallerLeftError) return as(status.CANCELLED);
+  if (error instanceof StoppingError) return as(status.UNAVAILABLE);
   if (error instanceof BadRequestError) {
-    metadata.set('grpc-status-details-bin', badRequestDetails(error));
+    metadata.set('grpc-status-details-bin', badRequestDetails(error.message, error.violations));
     return as(status.INVALID_ARGUMENT);
   }
-  if (error instanceof UnknownServiceError) return as(status.NOT_FOUND);
+  if (error instanceof UnknownServiceError || error instanceof UnknownChangeError) return as(status.NOT_FOUND);
   if (error instanceof OutOfRangeError) return as(status.OUT_OF_RANGE);
   if (error instanceof PreconditionError) return as(status.FAILED_PRECONDITION);
   if (error instanceof RefusedError) return as(status.INVALID_ARGUMENT);
@@ -130,13 +185,13 @@ const rpcStatus = rpc.lookupType('Status');
 const badRequest = rpc.lookupType('BadRequest');
 const badRequestUrl = 'type.googleapis.com/google.rpc.BadRequest';
 
-function badRequestDetails(error: BadRequestError): Buffer {
-  const field_violations = error.violations
+function badRequestDetails(text: string, violations: FieldViolation[], code = status.INVALID_ARGUMENT): Buffer {
+  const field_violations = violations
     .slice(0, mostViolations)
     .map(({ field, problem }) => ({ field, description: cut(problem, longestProblem) }));
   const value = badRequest.encode(badRequest.fromObject({ field_violations })).finish();
   const details = [{ type_url: badRequestUrl, value }];
-  const message = { code: status.INVALID_ARGUMENT, message: cut(error.message, longestProblem), details };
+  const message = { code, message: cut(text, longestProblem), details };
   return Buffer.from(rpcStatus.encode(rpcStatus.fromObject(message)).finish());
 }
 

@@ -1,4 +1,6 @@
 /** What a request of the traffic API must have before anything is asked of the store, each fault with its field. */
+import { createHash } from 'node:crypto';
+import type { RequestHashes } from '../blueprints/records';
 import { BadRequestError, type FieldViolation } from './traffic-errors';
 import type { WireShare } from './traffic-client';
 
@@ -10,13 +12,45 @@ export interface ChangeRequest {
   wait_ms: number;
   override: boolean;
 }
-export type ApplySplitRequest = ChangeRequest & { expected_epoch: number; split: WireShare[]; lease_ms: number };
+export type ApplySplitRequest = ChangeRequest & {
+  expected_epoch: number;
+  split: WireShare[];
+  lease_ms: number;
+  release_lease: boolean;
+};
 export type CellRequest = ChangeRequest & { cell: string };
 export type DrainRequest = CellRequest & { to: string };
 export type RemoveRequest = CellRequest & { despite_measured: boolean };
+export interface AwaitRequest {
+  service: string;
+  idempotency_key: string;
+  wait_ms: number;
+}
 export interface OrderRequest {
   by: string;
   reason: string;
+}
+
+/**
+ * What does not make a change another one: which it is, the words for it, and how long or despite what it is waited for.
+ */
+const notHashed = ['service', 'idempotency_key', 'reason', 'wait_ms', 'despite_measured'];
+
+/**
+ * The hash of each field that makes the request what it is; the order in which a split names its cells does not. What is
+ * left out or zero is nothing said: so a field that a later version brings makes no other request of a repeated one.
+ */
+export function requestHashes(method: string, request: object): RequestHashes {
+  const hashes: RequestHashes = { method: hashOf(method) };
+  for (const [field, value] of Object.entries(request as Record<string, unknown>)) {
+    if (value && !notHashed.includes(field)) hashes[field] = hashOf(value);
+  }
+  return hashes;
+}
+
+function hashOf(value: unknown): string {
+  const text = Array.isArray(value) ? (value as unknown[]).map((part) => JSON.stringify(part)).sort() : value;
+  return createHash('sha256').update(JSON.stringify(text)).digest('hex').slice(0, 16);
 }
 
 const longestWaitMs = 600_000;
@@ -47,7 +81,7 @@ export function required<T extends object>(request: T, ...fields: (keyof T & str
 
 export function changeViolations(request: ChangeRequest, ...more: string[]): FieldViolation[] {
   const violations = required(request, ...(['service', 'by', ...more] as (keyof ChangeRequest)[]));
-  const { idempotency_key: key, wait_ms } = request;
+  const { idempotency_key: key } = request;
   if (key === '') {
     const problem = 'is empty; give each change a key of its own and repeat it on a retry';
     violations.push({ field: 'idempotency_key', problem });
@@ -55,10 +89,16 @@ export function changeViolations(request: ChangeRequest, ...more: string[]): Fie
     const problem = "begins as the control plane's own keys do (roll-back/, lease-expired/); give it another name";
     violations.push({ field: 'idempotency_key', problem });
   }
-  if (wait_ms > longestWaitMs) {
-    violations.push({ field: 'wait_ms', problem: `must be at most ${longestWaitMs} ms, not ${wait_ms}` });
-  }
-  return violations;
+  return [...violations, ...waitViolations(request)];
+}
+
+export function awaitViolations(request: AwaitRequest): FieldViolation[] {
+  return [...required(request, 'service', 'idempotency_key'), ...waitViolations(request)];
+}
+
+function waitViolations({ wait_ms }: { wait_ms: number }): FieldViolation[] {
+  if (wait_ms <= longestWaitMs) return [];
+  return [{ field: 'wait_ms', problem: `must be at most ${longestWaitMs} ms, not ${wait_ms}` }];
 }
 
 export function cellViolations(request: CellRequest): FieldViolation[] {

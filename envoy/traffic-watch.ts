@@ -22,6 +22,8 @@ export interface TrafficWatchOptions {
   replica: Pick<Replica, 'id' | 'others' | 'standing' | 'onStanding'>;
   changes: Pick<TrafficChanges, 'current'>;
   views: TrafficViews;
+  /** Ends every watch. */
+  stopping: AbortSignal;
   log: Logger;
 }
 
@@ -35,10 +37,10 @@ const fastestLoadsMs = 100;
 /**
  * Serves one watcher until it leaves. What is told is read from the store behind a cursor, so a slow reader or a lost
  * notification loses no change; progress and loads are only ever the newest. Throws before the first event, and if
- * the service is taken away.
+ * the service is taken away. Returns when the watcher has left, or `stopping` is given.
  */
 export async function watchTraffic(call: Call, options: TrafficWatchOptions): Promise<void> {
-  const { store, replica, changes, log } = options;
+  const { store, replica, changes, stopping, log } = options;
   const { service, from_epoch, loads_every_ms } = call.request;
   if (loads_every_ms !== 0 && loads_every_ms < fastestLoadsMs) {
     const problem = `must be 0 (no loads) or at least ${fastestLoadsMs} ms, not ${loads_every_ms}`;
@@ -53,8 +55,10 @@ export async function watchTraffic(call: Call, options: TrafficWatchOptions): Pr
     if (about === null || about === service) watch.wake();
   };
   const stops = [store.onChange(wake), replica.onStanding(wake), store.onHoldings?.(wake)];
+  const end = (): void => watch.wake();
+  stopping.addEventListener('abort', end, { once: true });
   try {
-    while (!call.cancelled && !call.destroyed) {
+    while (!call.cancelled && !call.destroyed && !stopping.aborted) {
       const woken = watch.news();
       try {
         await watch.tellWhatIsNew();
@@ -67,6 +71,7 @@ export async function watchTraffic(call: Call, options: TrafficWatchOptions): Pr
       await Promise.race([woken, sleep(Math.min(lookAgainMs, loads_every_ms || lookAgainMs))]);
     }
   } finally {
+    stopping.removeEventListener('abort', end);
     for (const stop of stops) stop?.();
   }
 }
@@ -139,12 +144,14 @@ class Watch {
 
   /** A reader that does not read is waited for; meanwhile nothing is kept for it. */
   private async tell(event: object): Promise<void> {
-    if (this.call.cancelled || this.call.destroyed) return;
+    const { stopping } = this.options;
+    if (this.call.cancelled || this.call.destroyed || stopping.aborted) return;
     if (this.call.write(event)) return;
     // Whichever comes, the others are listened for no longer: a slow reader drains thousands of times.
     const over = new AbortController();
     const { signal } = over;
     const heard = ['drain', 'cancelled', 'close'].map((event) => once(this.call, event, { signal }));
+    heard.push(once(stopping, 'abort', { signal }));
     try {
       await Promise.race(heard);
     } finally {

@@ -5,6 +5,7 @@ import * as decisionsAndLedger from './0020-decisions-and-ledger';
 import * as audit from './0030-audit';
 import * as replicas from './0031-replicas';
 import * as openSteps from './0032-open-steps';
+import * as changeRequests from './0033-change-requests';
 
 export const migrations: Record<string, Migration> = {
   '0001-store': store,
@@ -12,4 +13,5 @@ export const migrations: Record<string, Migration> = {
   '0030-audit': audit,
   '0031-replicas': replicas,
   '0032-open-steps': openSteps,
+  '0033-change-requests': changeRequests,
 };

@@ -28,14 +28,14 @@ export class FleetWait {
   /**
    * The service has been published here at that epoch or a later one. Waits until nobody is pending, `enough` is
    * content, or the time is up. With a single replica Postgres is asked once only, who else there is.
-   * @param awaited proxies that were connected to a replica that is gone: waited for until they answer elsewhere.
+   * `awaited` are proxies that were connected to a replica that is gone: waited for until they answer elsewhere. `hasLeft`: nobody waits any more.
    */
   async answers(
     service: string,
     epoch: number,
     waitMs: number,
     enough: (standing: FleetStanding) => boolean,
-    awaited: readonly string[] = [],
+    { awaited = [], hasLeft = () => false }: { awaited?: readonly string[]; hasLeft?: () => boolean } = {},
   ): Promise<FleetAnswer> {
     const began = performance.now();
     let others: OtherReplica[] = await this.replica.others(service);
@@ -56,7 +56,7 @@ export class FleetWait {
         answered = answers;
         const here = new Set([...standing.acknowledged, ...standing.refused.map(({ node }) => node)]);
         const isWhole = standing.pending.length === 0 && awaited.every((node) => here.has(node));
-        if (isOver || isWhole || enough(standing)) return { ...standing, tookMs };
+        if (isOver || isWhole || hasLeft() || enough(standing)) return { ...standing, tookMs };
         // If some are pending here, the time has been spent; else it is the others that are waited for.
         if (local.pending.length === 0) await Promise.race([news.promise, sleep(Math.min(leftMs, lookAgainMs))]);
       } finally {

@@ -51,6 +51,8 @@ export const ports = {
   } satisfies Record<MethodsOf<ConfigurationStore>, Nature>,
   traffic: {
     applySplit: 'changes',
+    // Asks again for what has been made already.
+    awaitChange: 'reads',
     armCell: 'changes',
     close: 'reads',
     drainCell: 'changes',

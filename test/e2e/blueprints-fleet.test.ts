@@ -5,9 +5,18 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { pino } from 'pino';
 import { stringify } from 'yaml';
-import { FleetStoppedError, LeaseLostError, RefusedError, StaleEpochError } from '../../blueprints/records';
+import type { AuditRecord } from '../../blueprints/audit';
+import {
+  FleetStoppedError,
+  LeaseHeldError,
+  LeaseLostError,
+  RefusedError,
+  StaleEpochError,
+} from '../../blueprints/records';
 import { ConfigurationStore } from '../../blueprints/store';
+import { startControlPlane } from '../../envoy/control-plane';
 import { waitUntil } from '../../local/wait';
 import { packageRoot } from '../../package-root';
 import { shopDocuments } from '../support/documents';
@@ -68,27 +77,48 @@ describe('The store that control planes share', function () {
     expect((await store.changeTraffic(change(2, 7000))).state.epoch).to.equal(3);
   });
 
-  it('is stopped and resumed from the command line while no control plane answers', async () => {
+  it('is stopped and resumed from the command line by the traffic API, and past it only if that is said', async () => {
+    const settings = { xdsAddress: '127.0.0.1:0', trafficAddress: '127.0.0.1:0' };
+    const writeAudit = (record: AuditRecord): Promise<void> => store.audit.add(record);
+    const living = await startControlPlane(store, settings, pino({ level: 'silent' }), { writeAudit });
     const dir = mkdtempSync(join(tmpdir(), 'understudy-stop-'));
     const file = join(dir, 'settings.yaml');
     const nowhere = '127.0.0.1:1';
-    const controlPlane = { xdsAddress: nowhere, trafficAddress: nowhere };
+    const controlPlane = { xdsAddress: nowhere, trafficAddress: `127.0.0.1:${living.trafficPort}` };
     const others = { kafka: { brokers: [nowhere] }, temporal: { address: nowhere }, controlPlane };
     writeFileSync(file, stringify({ ...others, postgres: { url } }));
     const script = join(packageRoot, 'dist', 'cli', 'understudy.js');
     const run = async (...words: string[]): Promise<string> =>
       (await promisify(execFile)(process.execPath, [script, ...words, '--settings', file])).stdout.trim();
     try {
-      expect(await run('stop', '--by', 'ann', '--reason', 'odd predictions')).to.match(/^stopped since .* by ann: odd/);
+      // Without a control plane's word nothing is written, unless that is asked for.
+      const unheard = (await failureOf(run('stop', '--by', 'ann', '--reason', 'odd', '--address', nowhere))) as Error;
+      expect(unheard.message).to.contain('--break-glass');
+      expect(await store.fleetStop()).to.equal(undefined);
+      expect(await run('stop', '--by', 'ann', '--reason', 'odd predictions', '--break-glass')).to.match(
+        /^stopped since .* by ann: odd/,
+      );
       expect(await failureOf(store.changeTraffic(change(1, 9000)))).to.be.instanceOf(FleetStoppedError);
-      expect(await run('stop', '--by', 'bob', '--reason', 'me too')).to.match(/^was stopped already since .* by ann/);
+      const past = ['--address', nowhere, '--break-glass'];
+      expect(await run('stop', '--by', 'bob', '--reason', 'me too', ...past)).to.match(
+        /^was stopped already since .* by ann/,
+      );
       expect(await run('resume', '--by', 'bob', '--reason', 'fine')).to.match(/^resumed; it was stopped .* by ann$/);
-      expect((await store.changeTraffic(change(1, 9000))).state.epoch).to.equal(2);
-      expect(await run('resume', '--by', 'bob', '--reason', 'again')).to.equal('nothing was stopped');
-      const unsaid = (await failureOf(run('stop', '--by', 'ann'))) as Error & { code: number };
-      expect(unsaid.code).to.equal(1);
-      expect(unsaid.message).to.contain('--reason');
+      expect(await store.fleetStop()).to.equal(undefined);
+      const asked = async () => (await store.audit.list()).filter(({ kind }) => kind === 'request');
+      // The control plane writes its rows on its own time.
+      await waitUntil(async () => (await asked()).length === 3, {
+        withinMs: 10_000,
+        what: 'all orders are in the audit',
+      });
+      const orders = (await asked()).map(({ by, details }) => [details.method, by, details.breakGlass === true]);
+      expect(orders).to.have.deep.members([
+        ['Resume', 'bob', false],
+        ['Stop', 'bob', true],
+        ['Stop', 'ann', false],
+      ]);
     } finally {
+      await living.close();
       rmSync(dir, { recursive: true });
     }
   });
@@ -121,14 +151,21 @@ describe('The store that control planes share', function () {
     expect(await store.expiredLeases()).to.deep.equal([]);
   });
 
-  it('renews a lease for its holder only, and drops it with the next change', async () => {
+  it('renews a lease for its holder only, and keeps it on the split until somebody says that it ends', async () => {
     await store.changeTraffic({ ...change(1, 6000), leaseMs: 1 });
     await store.changeTraffic({ ...change(2, 6000), leaseMs: 60_000 });
     expect((await other.renewLease('shop', 'tester')).remainingMs).to.be.within(1, 60_000);
     expect(await failureOf(other.renewLease('shop', 'somebody'))).to.be.instanceOf(LeaseLostError);
     await store.changeTraffic({ ...change(3, 5000), reverts: { epoch: 3, refused: [] } });
     expect(await store.splitLease('shop')).to.deep.include({ epoch: 4, holder: 'tester' });
-    await store.changeTraffic(change(4, 6000));
+    const byAnother = { ...change(4, 7000), by: 'another' };
+    expect((await store.changeTraffic(byAnother)).lease).to.deep.include({ epoch: 5, holder: 'tester' });
+    const over = await failureOf(store.changeTraffic({ ...change(5, 6000), by: 'another', leaseMs: 60_000 }));
+    expect(over).to.be.instanceOf(LeaseHeldError);
+    expect((over as Error).message).to.contain('leased to tester');
+    expect((await store.traffic('shop'))!.epoch).to.equal(5);
+    expect((await other.renewLease('shop', 'tester')).epoch).to.equal(5);
+    await store.changeTraffic({ ...change(5, 6000), releaseLease: true });
     expect(await failureOf(other.renewLease('shop', 'tester'))).to.be.instanceOf(LeaseLostError);
   });
 

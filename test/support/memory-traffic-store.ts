@@ -14,6 +14,7 @@ import {
   type TrafficState,
 } from '../../blueprints/records';
 import type { Instance, ServiceDocument } from '../../blueprints/schema';
+import { leaseAfter } from '../../blueprints/split-leases';
 import { safeSplit, splitProblems } from '../../blueprints/splits';
 import type { SplitChange } from '../../blueprints/store';
 import type { TrafficStore } from '../../envoy/traffic-store';
@@ -81,23 +82,26 @@ export class MemoryTrafficStore implements TrafficStore {
     if (current.epoch !== change.expectedEpoch) throw new StaleEpochError(service, change.expectedEpoch, current.epoch);
     const problems = splitProblems(split, await this.cells(service));
     if (problems.length > 0) throw new RefusedError(problems.join('; '));
+    const becomes = leaseAfter(await this.splitLease(service), change);
     const state = { service, epoch: current.epoch + 1, split };
     this.states.set(service, state);
-    this.applied.set(idempotencyKey, { state, repeated: true });
+    this.applied.set(idempotencyKey, { state, repeated: true, ...(change.request && { request: change.request }) });
     if (reverts) {
       const key = this.changes.find(({ epoch }) => epoch === reverts.epoch)!.idempotencyKey;
       this.applied.get(key)!.revertedBy = { state, refused: reverts.refused };
     }
     const at = new Date().toISOString();
     this.changes.push({ ...state, reason, by, idempotencyKey, at, revertsEpoch: reverts?.epoch ?? null });
-    this.leases.delete(service);
+    if (becomes === 'ends') this.leases.delete(service);
+    if (becomes === 'stays') this.leases.get(service)!.epoch = state.epoch;
     const { leaseMs: durationMs } = change;
-    if (durationMs !== undefined) {
+    if (becomes === 'is replaced' && durationMs !== undefined) {
       const lease = { service, epoch: state.epoch, holder: by, durationMs, remainingMs: durationMs };
       this.leases.set(service, { ...lease, expiresAt: Date.now() + durationMs });
     }
     this.notify(service);
-    return { state, repeated: false };
+    const lease = await this.splitLease(service);
+    return { state, repeated: false, ...(lease && { lease }) };
   }
 
   async appliedChange(_service: string, idempotencyKey: string): Promise<AppliedChange | undefined> {

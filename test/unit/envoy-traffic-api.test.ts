@@ -46,7 +46,7 @@ type Unary = (
   request: object,
   options: { deadline: number },
   callback: (error: ServiceError | null, answer?: unknown) => void,
-) => void;
+) => unknown;
 
 describe('The traffic API', function () {
   let store: WatchedStore;
@@ -254,10 +254,20 @@ describe('The traffic API', function () {
       idempotency_key: 'leaves',
       wait_ms: 5000,
     };
-    const left = await new Promise<ServiceError | null>((resolve) =>
-      raw.RemoveCell!.call(raw, request, { deadline: Date.now() + 300 }, resolve),
-    );
-    expect(left?.code).to.equal(status.DEADLINE_EXCEEDED);
+    let hasCome = false;
+    const read = store.appliedChange.bind(store);
+    store.appliedChange = (service, key) => {
+      hasCome ||= key === 'leaves';
+      return read(service, key);
+    };
+    let leave = (): void => undefined;
+    const left = new Promise<ServiceError | null>((resolve) => {
+      const removing = raw.RemoveCell!.call(raw, request, { deadline: Date.now() + 20_000 }, resolve);
+      leave = () => (removing as { cancel(): void }).cancel();
+    });
+    await waitUntil(() => hasCome, { withinMs: 5000, what: 'the call has come' });
+    leave();
+    expect((await left)?.code).to.equal(status.CANCELLED);
     proxy.close();
     await waitUntil(() => controlPlane.xds.proxies().length === 0, { withinMs: 5000, what: 'the proxy has gone' });
     // Nobody is connected: had the call gone on, the cell would be quiet now, and removed within a look.

@@ -7,7 +7,7 @@ import type { Ports } from '../../activities/ports';
 import { syntheticCells } from '../../activities/synthetic-cell';
 import { FleetStoppedError, type CellRecord } from '../../blueprints/records';
 import { policySchema } from '../../blueprints/schema';
-import type { ApplyResult, CellTraffic, TrafficView } from '../../envoy/traffic-client';
+import { KeyReusedError, type ApplyResult, type CellTraffic, type TrafficView } from '../../envoy/traffic-client';
 import { quietRuntime } from '../support/failover-bench';
 import type { ShiftRequest, ShiftResult } from '../../workflows/steps';
 import { factsOf } from '../support/failover-world';
@@ -140,8 +140,54 @@ describe('A share that is given back while the fleet is stopped', () => {
   });
 });
 
+describe('A shift whose answer was lost', () => {
+  it('is answered by what it made, on whatever figures it would be made now', async () => {
+    const asked: string[] = [];
+    const ports = {
+      store: {
+        blueprint: async () => ({ name: 'shop', version: 1, spec: { capacity: { requestsPerSecond: 100 } } }),
+        updateCell: async () => undefined,
+      },
+      traffic: {
+        getTraffic: async () => ({
+          ...{ service: 'shop', epoch: 7, proxies: ['envoy'] },
+          cells: [traffic('shop-a', { shareBp: 4000 }), traffic(synthetic, { shareBp: 6000 })],
+        }),
+        applySplit: async () => {
+          throw new KeyReusedError('used for another request');
+        },
+        awaitChange: async (service: string, key: string) => {
+          asked.push(`${service} ${key}`);
+          return applied;
+        },
+      },
+    } as unknown as Ports;
+    const shift: ShiftRequest = {
+      ...request,
+      ...{ purpose: 'give-back' as const, targetBp: 0, knownBp: 6000, coverInstances: 2, minSourceLoad: 0 },
+      ...{ blueprint: { name: 'shop', version: 1 } },
+    };
+    const result = await new MockActivityEnvironment().run(trafficShifts(ports).shiftTraffic, shift);
+    expect(asked).to.deep.equal([`shop ${request.key}`]);
+    expect(result).to.include({ applied: true, epoch: applied.epoch });
+  });
+});
+
 describe('A synthetic cell that is sent away', () => {
   before(quietRuntime);
+
+  it('goes with every other that its failover owns, each removed by a change of its own', async () => {
+    const fake = new FakePorts();
+    const ports = fake.ports();
+    const keys = new Set<string>();
+    const second = { ...ownSynthetic, name: `${synthetic}-b` };
+    ports.store.cells = async () => [ownSynthetic, second];
+    const { removeCell } = ports.traffic;
+    ports.traffic.removeCell = (order) => (keys.add(order.idempotencyKey), removeCell(order));
+    const patience = { proxiesBackMs: 60_000, inFlightMs: 60_000, pollMs: 1 };
+    await new MockActivityEnvironment().run(syntheticCells(ports, patience).retireSyntheticCell, request);
+    expect(keys.size).to.equal(2);
+  });
 
   for (const name of ['restAtIdle', 'retireSyntheticCell'] as const) {
     const refused = [{ node: 'envoy-2', resource: 'endpoints shop', reason: 'no' }];
