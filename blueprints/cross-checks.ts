@@ -197,10 +197,12 @@ function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[
       path: ['image', 'command'],
       reason: 'neither the command nor the environment names {port}, so an instance cannot know where to listen',
     });
+  if (spec.provider === 'docker' && spec.image.os === 'host')
+    problems.push({ document, path: ['image', 'os'], reason: 'provider docker needs an image, such as shop:1.4' });
   // Protection that is written down and silently not there is worse than none. Egress is the machine's: the source and
   // its understudy run on the same one.
   const unprotected: [(string | number)[], boolean][] = [
-    [['image', 'os'], spec.image.os !== 'host'],
+    [['image', 'os'], spec.provider === 'process' && spec.image.os !== 'host'],
     [['security', 'identity'], spec.security.identity !== undefined],
     [['security', 'secrets'], spec.security.secrets.length > 0],
   ];

@@ -5,6 +5,12 @@ import { parse } from 'yaml';
 import { z } from 'zod';
 import { packageRoot } from '../package-root';
 import { controlPlaneSchema } from './control-plane-settings';
+import {
+  cellSettingsSchema,
+  dockerProviderSchema,
+  execProvidersSchema,
+  processProviderSchema,
+} from './provider-settings';
 import { telemetryTopicSchema } from './telemetry-settings';
 
 export const settingsSchema = z.strictObject({
@@ -74,11 +80,10 @@ export const settingsSchema = z.strictObject({
         .describe('A challenger, scored beside the model on the same features; it starts no failover.'),
     })
     .prefault({}),
-  processProvider: z
-    .strictObject({
-      stateDir: z.string().describe('Where the process provider keeps what it runs.').default('.runs/cells'),
-    })
-    .prefault({}),
+  processProvider: processProviderSchema,
+  dockerProvider: dockerProviderSchema,
+  execProviders: execProvidersSchema,
+  cells: cellSettingsSchema,
   reconciliation: z
     .strictObject({
       everyS: z.number().min(1).default(60).describe('Seconds between looks for what terminated runs left behind.'),

@@ -34,6 +34,7 @@ import {
   acquireSyntheticCell,
   beginRetirement,
   restCell,
+  whileUnknown,
   type AcquiredCell,
   type AcquireSyntheticCell,
 } from './synthetic-cells';
@@ -274,6 +275,14 @@ export class ConfigurationStore {
    */
   async beginRetirement(name: string, owner: string | null): Promise<CellRecord | undefined> {
     return this.db.transaction().execute((trx) => beginRetirement(trx, name, owner));
+  }
+
+  /** Does the work unless the store knows the cell or a split names it, and keeps both so meanwhile. Answers why not. */
+  async whileUnknown(
+    subject: { cell: string; service: string },
+    work: () => Promise<void>,
+  ): Promise<string | undefined> {
+    return this.db.transaction().execute(async (trx) => await whileUnknown(trx, subject, work));
   }
 
   /** Forgets a retired cell once its provider has nothing left of it. */

@@ -148,3 +148,22 @@ function freeName(source: string, taken: ReadonlySet<string>): string {
     if (!taken.has(name)) return name;
   }
 }
+
+/**
+ * Does the work while nobody can begin to use a cell of this name: no failover acquires one of its service meanwhile.
+ * Answers why it was not done, if the store knows the cell or a split names it.
+ */
+export async function whileUnknown(
+  trx: Trx,
+  { cell, service }: { cell: string; service: string },
+  work: () => Promise<void>,
+): Promise<string | undefined> {
+  await trx.selectFrom('services').select('name').where('name', '=', service).forNoKeyUpdate().execute();
+  const known = await trx.selectFrom('cells').select('name').where('name', '=', cell).executeTakeFirst();
+  if (known) return 'the store knows it by now';
+  // Not locked, so that traffic can be moved meanwhile: no split can come to name a cell that the store does not know.
+  const traffic = await trx.selectFrom('traffic').select('split').where('service', '=', service).executeTakeFirst();
+  if (traffic?.split.some((share) => share.cell === cell)) return `the split of ${service} names it`;
+  await work();
+  return undefined;
+}

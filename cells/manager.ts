@@ -31,6 +31,8 @@ export class SyntheticCellManager {
   constructor(
     private readonly store: ConfigurationStore,
     providers: CellProvider | readonly CellProvider[],
+    /** Seconds for which a cell is kept that nobody renews. Left out: cells are made without a lease. */
+    private readonly leaseS?: number,
   ) {
     const list = 'kind' in providers ? [providers] : providers;
     this.providers = new Map(list.map((provider) => [provider.kind, provider]));
@@ -61,7 +63,13 @@ export class SyntheticCellManager {
       await beating(heartbeat, `ending what is left of ${cell.name}`, provider.destroy(cell.name));
     }
     // Also where it stands already: the provider has to learn the new owner.
-    await provider.ensure({ cell: cell.name, service: cell.service, owner: failover, blueprint: blueprint.spec });
+    await provider.ensure({
+      cell: cell.name,
+      service: cell.service,
+      owner: failover,
+      blueprint: blueprint.spec,
+      ...(this.leaseS !== undefined && { leaseS: this.leaseS }),
+    });
     const ready = await untilReady(provider, cell.name, blueprint, heartbeat, signal);
     const recorded = await this.store.updateCell(cell.name, { instances: addressesOf(ready) }, failover);
     return { cell: recorded, reused: stands };
@@ -102,6 +110,19 @@ export class SyntheticCellManager {
   /** Everything that the providers run, known to the store or not. */
   async standing(): Promise<ObservedCell[]> {
     return (await Promise.all([...this.providers.values()].map((provider) => provider.list()))).flat();
+  }
+
+  /** Renews the leases of the cells that the store knows and that have less than half of it left. Answers how many. */
+  async renewLeases(): Promise<number> {
+    if (this.leaseS === undefined) return 0;
+    const known = new Set((await this.store.cells()).map(({ name }) => name));
+    const soon = Date.now() + (this.leaseS * 1000) / 2;
+    let renewed = 0;
+    for (const provider of this.providers.values())
+      for (const { cell, expiresAt } of await provider.list())
+        if (expiresAt !== undefined && Date.parse(expiresAt) < soon && known.has(cell))
+          renewed += Number(await provider.renew(cell, this.leaseS));
+    return renewed;
   }
 
   /** Ends what the store knows nothing of. RefusedError where it does: that is `retire`'s to end. */

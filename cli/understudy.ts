@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root';
 import { applyCommand } from './apply';
+import { cellsCommand } from './cells';
 import { evaluateCommand } from './evaluate';
 import { drillCommand } from './drill';
 import { failoverCommand, overrideCommand } from './failover';
@@ -26,6 +27,7 @@ const commands: (() => Command)[] = [
   overrideCommand,
   drillCommand,
   reconcileCommand,
+  cellsCommand,
   ledgerCommand,
   proxiesCommand,
   auditCommand,

@@ -16,7 +16,8 @@ import { reconciliation, type CarePorts } from '../activities/reconcile';
 import { loadSettings, type Settings } from '../blueprints/settings';
 import { ConfigurationStore } from '../blueprints/store';
 import { SyntheticCellManager } from '../cells/manager';
-import { ProcessProvider } from '../cells/process-provider';
+import { startLeaseKeeping } from '../cells/lease-keeping';
+import { providersOf } from '../cells/providers';
 import { startRetirementLoop, type RetiredCell } from '../cells/retire-idle';
 import { channelCredentials } from '../envoy/security/credentials';
 import { WatchedTls } from '../envoy/security/watched-tls';
@@ -50,12 +51,16 @@ async function main(): Promise<void> {
   const { trafficAddress, trafficClientTls: files, tlsReloadMs } = settings.controlPlane;
   const tls = files && new WatchedTls(files, { what: 'traffic API client', log, everyMs: tlsReloadMs });
   const traffic = new TrafficClient(trafficAddress, channelCredentials(tls));
-  const manager = new SyntheticCellManager(store, new ProcessProvider(settings.processProvider));
+  const manager = new SyntheticCellManager(store, providersOf(settings), settings.cells.leaseS);
   const worker = await untilThere(`namespace ${namespace}`, log, () =>
     createWorker(settings, client, connection, { store, traffic, cells: manager }),
   );
   const schedules = keepSchedules(client, settings, () => store.services(), log);
   const retirement = startRetirementLoop(store, manager, (retired) => sayRetired(log, retired));
+
+  const leases = startLeaseKeeping(manager, settings.cells.leaseS, (error) =>
+    log.warn(`leases of cells were not renewed: ${error.message}`),
+  );
 
   const { brokers, decisionsTopic: topic } = settings.kafka;
   const publisher = startDecisionPublisher(store, { brokers, topic }, log);
@@ -66,6 +71,7 @@ async function main(): Promise<void> {
   await running;
   await schedules.stop();
   await retirement.stop();
+  await leases.stop();
   await publisher.stop();
   traffic.close();
   await connection.close();

@@ -48,6 +48,7 @@ export const ports = {
     stopFleet: 'changes',
     traffic: 'reads',
     updateCell: 'changes',
+    whileUnknown: 'reads',
   } satisfies Record<MethodsOf<ConfigurationStore>, Nature>,
   traffic: {
     applySplit: 'changes',
