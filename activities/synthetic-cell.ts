@@ -123,7 +123,8 @@ export function syntheticCells(
       for (const cell of await store.cells(request.service)) {
         if (cell.role !== 'synthetic' || (!isOwn(cell) && !isBegun(cell))) continue;
         if (!isBegun(cell)) await removeForGood({ ...request, syntheticCell: cell.name }, cell.name);
-        await cells.retire(cell);
+        // A cloud may take minutes to take a cell down.
+        await beating(() => cells.retire(cell));
       }
     },
   };

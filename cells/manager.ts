@@ -63,13 +63,14 @@ export class SyntheticCellManager {
       await beating(heartbeat, `ending what is left of ${cell.name}`, provider.destroy(cell.name));
     }
     // Also where it stands already: the provider has to learn the new owner.
-    await provider.ensure({
+    const begun = provider.ensure({
       cell: cell.name,
       service: cell.service,
       owner: failover,
       blueprint: blueprint.spec,
       ...(this.leaseS !== undefined && { leaseS: this.leaseS }),
     });
+    await beating(heartbeat, `asking provider ${provider.kind} for ${cell.name}`, begun);
     const ready = await untilReady(provider, cell.name, blueprint, heartbeat, signal);
     const recorded = await this.store.updateCell(cell.name, { instances: addressesOf(ready) }, failover);
     return { cell: recorded, reused: stands };

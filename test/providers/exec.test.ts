@@ -13,7 +13,7 @@ async function open() {
       kind: 'exec' as const,
       options: {
         name: 'example',
-        command: ['python3', join(packageRoot, 'examples', 'exec-provider', 'provider.py')],
+        command: ['python3', join(packageRoot, 'examples', 'processes', 'provider.py')],
         environment: { EXAMPLE_STATE: state },
         timeoutS: 60,
       },
@@ -31,4 +31,4 @@ async function open() {
   };
 }
 
-conformance('exec (the example in examples/exec-provider)', open, async () => undefined);
+conformance('exec (the example in examples/processes)', open, async () => undefined);

@@ -27,7 +27,7 @@ describe('understudy cells sweep', function () {
   let store: ConfigurationStore;
   let marker: string;
   let providers: { process: CellProvider; 'exec:example': CellProvider };
-  const example = ['python3', join(packageRoot, 'examples', 'exec-provider', 'provider.py')];
+  const example = ['python3', join(packageRoot, 'examples', 'processes', 'provider.py')];
 
   before(async () => (postgres = await startPostgres()));
   after(() => postgres?.stop());
