@@ -77,7 +77,9 @@ describe('The store that control planes share', function () {
     expect((await store.changeTraffic(change(2, 7000))).state.epoch).to.equal(3);
   });
 
-  it('is stopped and resumed from the command line by the traffic API, and past it only if that is said', async () => {
+  it('is stopped and resumed from the command line by the traffic API, and past it only if that is said', async function () {
+    // Four processes one after the other, each of which has the whole command to load.
+    this.timeout(180_000);
     const settings = { xdsAddress: '127.0.0.1:0', trafficAddress: '127.0.0.1:0' };
     const writeAudit = (record: AuditRecord): Promise<void> => store.audit.add(record);
     const living = await startControlPlane(store, settings, pino({ level: 'silent' }), { writeAudit });
