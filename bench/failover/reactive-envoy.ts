@@ -51,9 +51,12 @@ export function reactiveBootstrap(dir: string, adminPort: number, services: read
   };
 }
 
-/** Requests in flight that the cells but one answer within the objective: what is beyond it would be late all the same. */
+/** Of the objective that a request may spend waiting in the cells that are left: more is late, less is shed for nothing. */
+const waitingShare = 0.5;
+
+/** Requests in flight that the cells but one answer well within the objective: what is beyond it is shed. */
 export function bestInFlightLimit({ cellCapacity, variant }: Deployment, cells: number): number {
-  return Math.ceil(((cells - 1) * cellCapacity * variant.sloMs) / 1000);
+  return Math.ceil((waitingShare * (cells - 1) * cellCapacity * variant.sloMs) / 1000);
 }
 
 function cluster(dir: string, { name, deployment, tuning, cells }: ReactiveService): object {

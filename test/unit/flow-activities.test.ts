@@ -9,7 +9,7 @@ import { FleetStoppedError, type CellRecord } from '../../blueprints/records';
 import { policySchema } from '../../blueprints/schema';
 import { KeyReusedError, type ApplyResult, type CellTraffic, type TrafficView } from '../../envoy/traffic-client';
 import { quietRuntime } from '../support/failover-bench';
-import type { ShiftRequest, ShiftResult } from '../../workflows/steps';
+import type { ShiftRequest, ShiftResult, WarmResult } from '../../workflows/steps';
 import { factsOf } from '../support/failover-world';
 
 const failover = 'failover/shop/shop-a';
@@ -96,10 +96,37 @@ class FakePorts {
 
   /** Without a limit of time that a test could reach, unless it is about that limit. */
   async run(name: 'restAtIdle' | 'retireSyntheticCell', limitMs = 60_000): Promise<void> {
-    const patience = { proxiesBackMs: limitMs, inFlightMs: limitMs, pollMs: 1 };
+    const patience = { proxiesBackMs: limitMs, inFlightMs: limitMs, pollMs: 1, warmUpLooks: 1 };
     await new MockActivityEnvironment().run(syntheticCells(this.ports(), patience)[name], request);
   }
 }
+
+describe('A synthetic cell that is warmed', () => {
+  /** Looks at a cell that is found cold so often, and warm from then on. */
+  async function warm(coldLooks: number) {
+    let looks = 0;
+    const ports = new FakePorts().ports();
+    ports.cells = {
+      warm: async () => {
+        const isWarm = ++looks > coldLooks;
+        return { entries: 0, connections: 4, probe: null, warm: isWarm, reasons: isWarm ? [] : ['p95 is 1915 ms'] };
+      },
+    } as unknown as Ports['cells'];
+    const patience = { proxiesBackMs: 1, inFlightMs: 1, pollMs: 1, warmUpLooks: 3 };
+    const activities = syntheticCells(ports, patience);
+    const result = (await new MockActivityEnvironment().run(activities.warmSyntheticCell, request)) as WarmResult;
+    return { passed: result.passed, looks };
+  }
+
+  it('is looked at again when it was slow in its first moments, and taken when it is warm then', async () => {
+    expect(await warm(0)).to.deep.equal({ passed: true, looks: 1 });
+    expect(await warm(2)).to.deep.equal({ passed: true, looks: 3 });
+  });
+
+  it('is cold if it stays so', async () => {
+    expect(await warm(9)).to.deep.equal({ passed: false, looks: 3 });
+  });
+});
 
 describe('A share that is given back while the fleet is stopped', () => {
   /** The traffic API in a stopped fleet: only an override changes anything. */
