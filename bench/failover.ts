@@ -13,6 +13,7 @@ import { Ground } from './failover/ground';
 import { untilQuiet } from './failover/machine';
 import { DisturbedError, playCase } from './failover/play';
 import type { RunResult } from './failover/result';
+import { publish, readRunLines } from './failover/publish';
 import { fullReport } from './failover/report';
 import { reportPage } from './failover/report-html';
 import { remainingS, scheduleOf } from './failover/schedule';
@@ -30,7 +31,10 @@ interface Wanted {
   /** A run begins when others leave the machine at most this busy, 0 to 1. */
   quiet: number;
   out: string;
+  /** Make no runs: only the report of those that are there. */
   reportOnly: boolean;
+  /** Also into bench/results, docs/ and the README. */
+  publish: boolean;
 }
 
 function listFlag<T extends string>(flag: string, text: string | undefined, all: readonly T[]): T[] {
@@ -50,6 +54,7 @@ function readWanted(): Wanted {
       out: { type: 'string', default: join(packageRoot, '.runs', 'bench-failover') },
       quiet: { type: 'string', default: '0.5' },
       'report-only': { type: 'boolean', default: false },
+      publish: { type: 'boolean', default: false },
     },
   });
   const seeds = Number(values.seeds);
@@ -61,13 +66,13 @@ function readWanted(): Wanted {
     quiet: Number(values.quiet),
     out: values.out,
     reportOnly: values['report-only'],
+    publish: values.publish,
   };
 }
 
 function readRuns(file: string): RunResult[] {
   if (!existsSync(file)) return [];
-  const lines = readFileSync(file, 'utf8').split('\n').filter(Boolean);
-  return lines.map((line) => JSON.parse(line) as RunResult);
+  return readRunLines(readFileSync(file, 'utf8'));
 }
 
 async function playAll(wanted: Wanted, file: string, ending: AbortSignal): Promise<void> {
@@ -132,6 +137,7 @@ async function main(): Promise<void> {
   writeFileSync(join(wanted.out, 'failover-table.md'), report);
   writeFileSync(join(wanted.out, 'failover-table.html'), reportPage(runs));
   say(`Written: ${join(wanted.out, 'failover-table.html')}`);
+  if (wanted.publish) publish(runs);
 }
 
 main().catch((error: unknown) => {

@@ -114,7 +114,7 @@ describe('A synthetic cell that is warmed', () => {
     } as unknown as Ports['cells'];
     const patience = { proxiesBackMs: 1, inFlightMs: 1, pollMs: 1, warmUpLooks: 3 };
     const activities = syntheticCells(ports, patience);
-    const result = (await new MockActivityEnvironment().run(activities.warmSyntheticCell, request)) as WarmResult;
+    const result: WarmResult = await new MockActivityEnvironment().run(activities.warmSyntheticCell, request);
     return { passed: result.passed, looks };
   }
 
