@@ -23,13 +23,13 @@ export interface Patience {
   /** Requests under way get this long to end. */
   inFlightMs: number;
   pollMs: number;
-  /** How often the warm-up plan is run before a cell counts as cold. */
-  warmUpLooks: number;
+  /** How often the warm-up plan is run before a cell counts as cold. @default 3 */
+  warmUpLooks?: number;
 }
 
 export function syntheticCells(
   { store, traffic, cells }: Ports,
-  patience: Patience = { proxiesBackMs: 10_000, inFlightMs: 10_000, pollMs: 200, warmUpLooks: 3 },
+  patience: Patience = { proxiesBackMs: 10_000, inFlightMs: 10_000, pollMs: 200 },
 ): SyntheticCellActivities {
   async function owned(request: { failover: string; syntheticCell: string }): Promise<CellRecord | null> {
     const cell = await store.cell(request.syntheticCell);
@@ -97,7 +97,7 @@ export function syntheticCells(
       const startedMs = Date.now();
       // A new process is slow at first, and a busy machine for a moment: what a second look finds warm is warm.
       let found = await beating((beat, signal) => cells.warm(cell, beat, signal));
-      for (let look = 2; !found.warm && look <= patience.warmUpLooks; look += 1) {
+      for (let look = 2; !found.warm && look <= (patience.warmUpLooks ?? 3); look += 1) {
         await Context.current().sleep(patience.pollMs);
         found = await beating((beat, signal) => cells.warm(cell, beat, signal));
       }
