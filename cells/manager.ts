@@ -1,4 +1,5 @@
 /** The Synthetic Cell Manager: gives a failover its synthetic cell, warms it, lays it to rest, retires it. */
+import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RefusedError, type BlueprintVersion, type CellRecord } from '../blueprints/records';
 import type { Instance } from '../blueprints/schema';
@@ -72,6 +73,7 @@ export class SyntheticCellManager {
     });
     await beating(heartbeat, `asking provider ${provider.kind} for ${cell.name}`, begun);
     const ready = await untilReady(provider, cell.name, blueprint, heartbeat, signal);
+    await this.refuseWhatCannotBeServed(cell, ready);
     const recorded = await this.store.updateCell(cell.name, { instances: addressesOf(ready) }, failover);
     return { cell: recorded, reused: stands };
   }
@@ -135,6 +137,20 @@ export class SyntheticCellManager {
   /** What is really there of the cell now. */
   async observe(cell: CellRecord): Promise<ObservedCell> {
     return (await this.makingOf(cell)).provider.observe(cell.name);
+  }
+
+  /** What the store keeps is published to the proxies: one false address would hold up every change of the service. */
+  private async refuseWhatCannotBeServed({ name, service }: CellRecord, { instances }: ObservedCell): Promise<void> {
+    const cells = await this.store.cells(service);
+    const others = cells.filter((other) => other.name !== name && other.state !== 'retired');
+    for (const { name: instance, address, port } of instances) {
+      const said = `the provider says that ${instance} answers on ${address}:${port}`;
+      if (!isIP(address)) throw new CellNotReadyError(`${said}, which is no IP address`);
+      if (!Number.isInteger(port) || port < 1 || port > 65_535)
+        throw new CellNotReadyError(`${said}, which is no port`);
+      const of = others.find((other) => other.instances.some((i) => i.address === address && i.port === port));
+      if (of) throw new CellNotReadyError(`${said}, where ${of.name} answers`);
+    }
   }
 
   private async makingOf({

@@ -5,6 +5,7 @@ import { SyntheticCellManager } from '../../cells/manager';
 import { CloudProvider } from './cloud-provider';
 import { activityOfDeed, sideEffects, type Deed, type Effect } from './side-effects';
 import type { Left, Story } from './stories';
+import { untilPublished } from './published';
 import { callEveryMs } from './services';
 import type { Ending, Trial } from './trial';
 
@@ -158,6 +159,10 @@ async function judgeDecisions(trial: Trial, expected: Expected, demand: Demand):
   }
   const kept = await trial.bench.store.decisions(trial.service, 10_000);
   demand(kept.length === contents.size, `${contents.size} decisions were told, ${kept.length} are kept`);
+  if (trial.options.publishes) {
+    const ids = kept.map(({ id }) => id);
+    await untilPublished(trial.bench, ids).catch((error: Error) => demand(false, error.message));
+  }
   const dossier = await trial.bench.store.dossier(trial.failover);
   if (!dossier || expected.severalRuns) return;
   const phases = kept.filter(({ kind }) => kind === 'phase').length;

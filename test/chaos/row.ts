@@ -1,7 +1,7 @@
 /** One row of the reliability matrix: what is done to a failover, what must have become of it, and how it is played. */
-import type { StackPart } from '../../local/stack';
 import type { Bench } from './bench';
 import { expectedOf, judge, type Expected } from './judge';
+import type { Outage } from './outage';
 import { stories, type Story, type StoryName } from './stories';
 import { Trial, type TrialOptions } from './trial';
 
@@ -9,8 +9,8 @@ export interface Row {
   /** Begins with the numbers of the promises it stands for: `T1 killed before ...`. */
   title: string;
   group: string;
-  /** The server that dies, again and again, while the rows of its group run side by side on a bench of their own. */
-  killed?: StackPart;
+  /** What happens to a server while the rows of its group run side by side on a bench of their own. */
+  outage?: Outage;
   story: StoryName;
   options?: TrialOptions;
   expected?: Partial<Expected>;

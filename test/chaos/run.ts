@@ -7,8 +7,8 @@ import type { StackPart } from '../../local/stack';
 import { quietRuntime } from '../support/failover-bench';
 import { replayHistoriesOf } from '../support/replay-histories';
 import { Bench } from './bench';
-import { Killer } from './killer';
 import { everyRow } from './matrix';
+import { OutageUnderWay, type Outage } from './outage';
 import { runRow, type Gatherings, type Row, type Verdict } from './row';
 import { sideBySide } from './side-by-side';
 import { closingTable } from './table';
@@ -20,25 +20,25 @@ const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 class Run {
   readonly verdicts = new Map<Row, Verdict>();
-  kills: Partial<Record<StackPart, number>> = {};
+  /** What became of each server that was taken away. */
+  readonly outages: string[] = [];
   replayed = 0;
   private readonly unreplayable: string[] = [];
 
   constructor(
     private readonly rows: readonly Row[],
-    private readonly seed: number,
     private readonly parallel: number,
   ) {}
 
   async all(): Promise<void> {
-    const shared = this.rows.filter(({ killed }) => !killed);
+    const shared = this.rows.filter(({ outage }) => !outage);
     for (let i = 0; i < shared.length; i += rowsPerBench) {
       await this.on([], (bench) =>
         sideBySide(shared.slice(i, i + rowsPerBench), this.parallel, (row) => this.one(bench, row)),
       );
     }
-    for (const part of new Set(this.rows.flatMap(({ killed }) => killed ?? []))) {
-      await this.on(part === 'kafka' ? ['kafka'] : [], (bench) => this.underKills(bench, part));
+    for (const outage of new Set(this.rows.flatMap((row) => row.outage ?? []))) {
+      await this.on(outage.part === 'kafka' ? ['kafka'] : [], (bench) => this.during(bench, outage));
     }
   }
 
@@ -68,14 +68,15 @@ class Run {
     for (const words of verdict.broken) say(`    ${words}`);
   }
 
-  /** The kills begin when every failover of the group can, and are over before anything is judged. */
-  private async underKills(bench: Bench, part: StackPart): Promise<void> {
-    const rows = this.rows.filter(({ killed }) => killed === part);
-    let killer: Killer | undefined;
-    const begun = gathering(rows.length, async () => void (killer = new Killer(bench, part, this.seed)));
-    const ended = gathering(rows.length, async () => killer?.stop());
+  /** It begins when every failover of the group can, and is over before anything is judged. */
+  private async during(bench: Bench, outage: Outage): Promise<void> {
+    const rows = this.rows.filter((row) => row.outage === outage);
+    let underWay: OutageUnderWay | undefined;
+    const begun = gathering(rows.length, async () => void (underWay = new OutageUnderWay(bench, outage)));
+    const ended = gathering(rows.length, async () => underWay?.end());
     await Promise.all(rows.map((row) => this.one(bench, row, { begun, ended })));
-    this.kills[part] = killer?.kills ?? 0;
+    const times = underWay?.times === 1 ? 'once' : `${underWay?.times ?? 0} times`;
+    this.outages.push(`${outage.part} was ${outage.how} ${times}`);
   }
 }
 
@@ -107,12 +108,11 @@ async function main(): Promise<void> {
   say(`${rows.length} rows, seed ${seed}`);
   quietRuntime();
   const beganMs = Date.now();
-  const run = new Run(rows, seed, Number(values.parallel));
+  const run = new Run(rows, Number(values.parallel));
   await run.all();
   say(closingTable(rows, run.verdicts));
-  const kills = Object.entries(run.kills).map(([part, times]) => `${part} was killed ${times} times`);
   const seconds = ((Date.now() - beganMs) / 1000).toFixed(0);
-  say([`seed ${seed}`, `${run.replayed} histories replay`, ...kills, `${seconds} s in all`].join('; '));
+  say([`seed ${seed}`, `${run.replayed} histories replay`, ...run.outages, `${seconds} s in all`].join('; '));
   say(run.failed === 0 ? `${rows.length} rows, every promise kept` : `${run.failed} of ${rows.length} rows FAILED`);
   process.exitCode = run.failed === 0 ? 0 : 1;
 }

@@ -8,7 +8,6 @@ import { quietRuntime } from '../support/failover-bench';
 
 /** A worker's death before and after one side effect of each kind, and one row of every other kind of trouble. */
 const chosen = [
-  /^T1 killed (before|after) store.acquireSyntheticCell in/,
   /^T1 killed (before|after) provider.ensure in/,
   /^T1 killed (before|after) traffic.applySplit in shiftTraffic\(canary\)/,
   /^T1 killed (before|after) traffic.applySplit in shiftTraffic\(complete\)/,

@@ -87,6 +87,17 @@ export function providerRows(): Row[] {
       act: untilGivenUp,
     },
     {
+      title: 'T11 the provider names the address of another cell',
+      story: 'cold-cell',
+      expected: undone,
+      act: async (trial) => {
+        const peer = (await trial.bench.store.cell(trial.peer))!;
+        const instances = peer.instances.map((instance) => ({ ...instance, phase: 'ready' }));
+        trial.cloud.lies = { nonsense: { cell: 'x', service: 'x', owner: 'x', phase: 'ready', instances } };
+        await untilGivenUp(trial);
+      },
+    },
+    {
       title: 'T11 the provider makes a second cell nobody asked for: reconciliation ends it',
       story: 'abort',
       options: { lies: { makesTwice: true } },
