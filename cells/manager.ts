@@ -58,7 +58,9 @@ export class SyntheticCellManager {
     const stands = found.phase === 'ready';
     // A cell that died at rest, a start that failed, or what another life left under this name. What still runs of it
     // has a past that we do not know, and nobody is served by it yet: make it anew. Once armed, it is only mended.
-    const isSpoilt = found.phase === 'failed' || (from === 'created' && found.phase !== 'absent');
+    // After a crash the row is ours already; what was never given to us has not been made by us.
+    const isOfAnother = from === 'created' || (from === 'owned' && found.owner !== failover);
+    const isSpoilt = found.phase === 'failed' || (isOfAnother && found.phase !== 'absent');
     if (isSpoilt && cell.state === 'provisioning') {
       heartbeat(`${cell.name} is made anew (${whyOf(found)})`);
       await beating(heartbeat, `ending what is left of ${cell.name}`, provider.destroy(cell.name));

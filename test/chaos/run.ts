@@ -1,6 +1,6 @@
 /**
  * `npm run test:chaos`: the whole reliability matrix on real servers, with progress and a closing table.
- * `--only PATTERN` of "group: title", `--seed N`, `--parallel N` (default 5), `--list`.
+ * `--only PATTERN` of "group: title", `--seed N`, `--parallel N` (default 5), `--list`. Ctrl-C ends it early, in order.
  */
 import { parseArgs } from 'node:util';
 import type { StackPart } from '../../local/stack';
@@ -23,6 +23,7 @@ class Run {
   /** What became of each server that was taken away. */
   readonly outages: string[] = [];
   replayed = 0;
+  private isEnding = false;
   private readonly unreplayable: string[] = [];
 
   constructor(
@@ -42,11 +43,16 @@ class Run {
     }
   }
 
+  beginNothingMore(): void {
+    this.isEnding = true;
+  }
+
   get failed(): number {
     return [...this.verdicts.values()].filter(({ broken }) => broken.length > 0).length + this.unreplayable.length;
   }
 
   private async on(also: StackPart[], work: (bench: Bench) => Promise<void>): Promise<void> {
+    if (this.isEnding) return;
     const bench = await Bench.open(also);
     try {
       await work(bench);
@@ -60,6 +66,7 @@ class Run {
   }
 
   private async one(bench: Bench, row: Row, together?: Gatherings): Promise<void> {
+    if (this.isEnding && !together) return;
     const verdict = await runRow(bench, row, together);
     this.verdicts.set(row, verdict);
     const mark = verdict.broken.length === 0 ? '✓' : '✗';
@@ -109,12 +116,16 @@ async function main(): Promise<void> {
   quietRuntime();
   const beganMs = Date.now();
   const run = new Run(rows, Number(values.parallel));
+  // Asked to end early it finishes what is under way, and says what was not run.
+  process.once('SIGINT', () => run.beginNothingMore());
   await run.all();
   say(closingTable(rows, run.verdicts));
   const seconds = ((Date.now() - beganMs) / 1000).toFixed(0);
   say([`seed ${seed}`, `${run.replayed} histories replay`, ...run.outages, `${seconds} s in all`].join('; '));
-  say(run.failed === 0 ? `${rows.length} rows, every promise kept` : `${run.failed} of ${rows.length} rows FAILED`);
-  process.exitCode = run.failed === 0 ? 0 : 1;
+  const played =
+    run.verdicts.size === rows.length ? `${rows.length} rows` : `${run.verdicts.size} of ${rows.length} rows`;
+  say(run.failed === 0 ? `${played}, every promise kept` : `${run.failed} of ${played} FAILED`);
+  process.exitCode = run.failed === 0 && run.verdicts.size === rows.length ? 0 : 1;
 }
 
 main().catch((error: unknown) => {
