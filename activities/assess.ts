@@ -67,6 +67,7 @@ export function assessing({ store, traffic, failovers }: Ports, surveyFleet: Fai
         epoch: state?.epoch ?? 0,
         beforeOnset: view && totalsOf(view, cellName),
         sloLatencyMs: service.spec.slo.latencyMs,
+        ...(service.spec.mirror.percent > 0 && { mirrorBp: Math.round(service.spec.mirror.percent * 100) }),
         fleet: await surveyFleet({ failover, service: serviceName, cell: cellName }),
         ...(leftover && { leftover }),
         ...(drill && { drill: { maxShareBp: drill.shareBp, realPolicy: service.spec.policy } }),

@@ -25,6 +25,10 @@ export function createActivities(ports: Ports): FailoverActivities {
     shiftTraffic: beatingAlong((request) => shifts.shiftTraffic(request)),
     restAtIdle: beatingAlong((request) => cells.restAtIdle(request)),
     retireSyntheticCell: beatingAlong((request) => cells.retireSyntheticCell(request)),
+    releaseSource: beatingAlong(async ({ cell }) => {
+      const isQuarantined = (await ports.store.cell(cell))?.state === 'quarantined';
+      if (isQuarantined) await ports.store.updateCell(cell, { state: 'active' });
+    }),
     recordDecisions: beatingAlong((decisions) => ports.store.recordDecisions(decisions)),
     saveDossier: beatingAlong((dossier) => ports.store.saveDossier(dossier)),
   };

@@ -60,10 +60,20 @@ export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivitie
     },
   };
 
-  async function recordState({ syntheticCell, failover }: ShiftRequest, applied: ApplyResult): Promise<void> {
-    const share = applied.split.find((s) => s.cell === syntheticCell);
-    const state = (share?.shareBp ?? 0) > 0 ? 'serving' : 'armed';
+  async function recordState({ cell, syntheticCell, failover }: ShiftRequest, applied: ApplyResult): Promise<void> {
+    const shareOf = (name: string) => applied.split.find((s) => s.cell === name)?.shareBp ?? 0;
+    const state = shareOf(syntheticCell) > 0 ? 'serving' : 'armed';
     await store.updateCell(syntheticCell, { state }, failover);
+    await quarantine(cell, shareOf(cell) === 0);
+  }
+
+  /** Without a share the source is only watched: where the service allows it, under copies of requests. */
+  async function quarantine(name: string, isEmptied: boolean): Promise<void> {
+    const source = await store.cell(name);
+    if (!source || source.role === 'synthetic') return;
+    const isMirrored = isEmptied && ((await store.service(source.service))?.spec.mirror.percent ?? 0) > 0;
+    const state = isMirrored ? 'quarantined' : 'active';
+    if (source.state !== state) await store.updateCell(name, { state });
   }
 }
 

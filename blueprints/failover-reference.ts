@@ -137,5 +137,12 @@ alone, and bad where half of its answers miss the latency objective while its pe
 | label | when |
 | --- | --- |
 ${labels.map((kind) => `| \`${kind}\` | ${labelTexts[kind]} |`).join('\n')}
+
+What the failover was over too early to know is looked for afterwards: the source stays, and is watched until the failure was
+due, for as long as the failover stays open (\`cooldownS\`; shorter than \`horizonS\`, it may end as \`unknown\`). To relieve a
+source hides what it would have done; two things show it: \`residualBp\` leaves it a small share, and with \`mirror.percent\` of
+its service a source without a share is \`quarantined\`: Envoy sends it copies of requests that only read, whose answers are
+thrown away, until the label is final. They count as load by their part of its usual traffic; what writing would have
+done to it they do not show. \`understudy ledger --incidents FILE\` writes the labels as incidents to train on.
 `;
 }

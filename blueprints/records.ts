@@ -11,7 +11,9 @@ export interface BlueprintVersion {
 export type CellRole = 'primary' | 'secondary' | 'synthetic';
 
 /** Where a cell is in its life. Declared cells are always `active`. */
-export type CellState = 'active' | 'provisioning' | 'warming' | 'armed' | 'serving' | 'idle' | 'retired';
+/** `quarantined`: a declared cell whose whole share a failover has taken; it is watched, under copies of requests. */
+export type CellState =
+  'active' | 'quarantined' | 'provisioning' | 'warming' | 'armed' | 'serving' | 'idle' | 'retired';
 
 export interface CellRecord {
   name: string;

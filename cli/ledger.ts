@@ -1,8 +1,13 @@
 /** `understudy ledger`: what failovers averted and what they cost, by service and month. */
+import { writeFileSync } from 'node:fs';
 import { Command } from 'commander';
 import type { LedgerLine } from '../blueprints/ledger';
 import { loadSettings } from '../blueprints/settings';
+import { incidentOf } from './ledger-incidents';
 import { asColumns, settingsOption, withStore } from './temporal';
+
+/** More than a service of many cells has in years. */
+const mostDossiers = 100_000;
 
 export function ledgerCommand(): Command {
   return new Command('ledger')
@@ -10,10 +15,24 @@ export function ledgerCommand(): Command {
     .addOption(settingsOption())
     .option('--service <service>', 'of this service only')
     .option('--json', 'as JSON')
-    .action(async (options: { settings: string; service?: string; json?: boolean }) => {
+    .option('--incidents <file>', 'write what the labels teach as incidents for understudy train and evaluate')
+    .action(async (options: { settings: string; service?: string; json?: boolean; incidents?: string }) => {
+      if (options.incidents !== undefined) return writeIncidents(options.incidents, options);
       const lines = await withStore(loadSettings(options.settings), (store) => store.ledger(options.service));
       console.log(options.json ? JSON.stringify(lines, null, 2) : ledgerText(lines));
     });
+}
+
+async function writeIncidents(file: string, options: { settings: string; service?: string }): Promise<void> {
+  const dossiers = await withStore(loadSettings(options.settings), (store) => store.dossiers(mostDossiers));
+  const wanted = dossiers.filter((d) => options.service === undefined || d.service === options.service);
+  const incidents = wanted.flatMap((dossier) => incidentOf(dossier) ?? []);
+  writeFileSync(file, incidents.map((incident) => `${JSON.stringify(incident)}\n`).join(''));
+  const confirmed = incidents.filter((incident) => incident.label === 'confirmed').length;
+  console.log(
+    `${file}: ${confirmed} confirmed failures and ${incidents.length - confirmed} times of uncertain outcome, ` +
+      `from ${wanted.length} failovers. False alarms are no incidents.`,
+  );
 }
 
 export function ledgerText(lines: readonly LedgerLine[]): string {

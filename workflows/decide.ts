@@ -4,6 +4,7 @@ import { aimOf, holdAtMostMs } from './aim';
 import type { Failover, ShiftPurpose } from './failover';
 import { isArmed, largestShare, largestTake, percent } from './failover';
 import type { GuardName } from './guards';
+import { watchedUntilMs } from './label';
 import type { Outcome, Phase } from './messages';
 import { planOf } from './plan';
 import type { Step, WatchStep } from './steps';
@@ -310,6 +311,14 @@ function afterwards(f: Failover, conclusion: NonNullable<Failover['conclusion']>
   if (f.order?.kind === 'cancel') return { kind: 'finish', phase: 'cooldown', why: 'cancelled' };
   if (f.anew) {
     return { kind: 'begin-anew', phase: 'cooldown', why: 'a new episode has begun', event: f.anew };
+  }
+  const watchedMs = watchedUntilMs(f);
+  if (watchedMs !== null && nowMs < watchedMs) {
+    const why = `would ${f.cell} have failed? It is watched past the time predicted`;
+    return { kind: 'watch', phase: 'cooldown', why, untilMs: watchedMs, judgement: null, known: f.source.state };
+  }
+  if (f.watchesPastHorizon && !f.labelIsFinal && f.label) {
+    return { kind: 'label', phase: 'cooldown', why: 'was the prediction right?' };
   }
   if (nowMs < conclusion.cooldownUntilMs) {
     return { kind: 'wait', phase: 'cooldown', why: 'late signals are absorbed', untilMs: conclusion.cooldownUntilMs };

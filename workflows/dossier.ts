@@ -84,6 +84,7 @@ export const doing: Record<Step['kind'], string> = {
   rest: 'resting the synthetic cell',
   retire: 'retiring the synthetic cell',
   conclude: 'ending',
+  label: 'judging the prediction',
   save: 'keeping the dossier',
   'begin-anew': 'beginning anew',
   finish: 'finished',

@@ -49,6 +49,8 @@ export interface FailoverContext {
   beforeOnset?: Totals | null;
   /** A slower answer has missed the objective. */
   sloLatencyMs?: number;
+  /** Part of the service's reading requests, in basis points, that a source without a share is sent copies of; absent: none. */
+  mirrorBp?: number;
   /** What the guards and the plan are computed from; absent in histories from before them, which go on without. */
   fleet?: FleetFacts;
 }
@@ -89,6 +91,8 @@ export interface Evidence {
   dueAtMs: number | null;
   /** The smallest part of its own traffic that the source kept until the failure was due: 1 while nothing was taken. */
   leastLoad: number;
+  /** What it carried on average until the failure was due, as a part of its own traffic; copies of requests count. Absent in older runs. */
+  carried?: { fromMs: number; atMs: number; load: number; loadMs: number };
   /** When the source was first seen to fail. */
   failedAtMs: number | null;
   /** When the risk went, and what part of its traffic the source carried then. */
@@ -176,6 +180,9 @@ export interface Failover {
   /** What is needed to say afterwards whether the prediction was right. */
   evidence?: Evidence;
   label?: Label | null;
+  /** The source is watched past the time predicted before the label is final; absent in runs from before that. */
+  watchesPastHorizon?: boolean;
+  labelIsFinal?: boolean;
 
   lastWhy: string;
   steps: Dossier['steps'];

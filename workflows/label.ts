@@ -13,6 +13,12 @@ export interface Label {
   kind: LabelKind;
   /** One sentence for a person. */
   why: string;
+  /** ISO 8601: when the failure was predicted, by when it was due, when it was seen. Absent in labels from before them. */
+  predictedAt?: string | null;
+  dueAt?: string | null;
+  failedAt?: string | null;
+  /** Until when the source was looked at. */
+  watchedTo?: string;
 }
 
 /** From this part of its own traffic on a source counts as under its usual load. */
@@ -35,7 +41,7 @@ export function witness(f: Failover, nowMs: number): Failover {
   const risk = f.risk?.last;
   const isNew = seen.predictedAtMs === null && risk?.level === 'shift';
   const stake = shareAtStake(f);
-  const load = stake > 0 ? f.traffic.sourceBp / stake : 1;
+  const load = loadOf(f, stake);
   const predictedAtMs = isNew ? nowMs : seen.predictedAtMs;
   const dueAtMs = isNew ? nowMs + risk.horizonS * 1000 : seen.dueAtMs;
   const isPending = predictedAtMs !== null && seen.failedAtMs === null;
@@ -44,14 +50,56 @@ export function witness(f: Failover, nowMs: number): Failover {
   const next: Evidence = {
     predictedAtMs,
     dueAtMs,
+    ...(predictedAtMs !== null && { carried: carriedSince(seen.carried, predictedAtMs, nowMs, dueAtMs!, load) }),
     leastLoad: isPending && nowMs <= (dueAtMs ?? 0) ? Math.min(seen.leastLoad, load) : seen.leastLoad,
     failedAtMs: seen.failedAtMs ?? (hasFailed && predictedAtMs !== null ? nowMs : null),
     // A risk that comes back was not gone.
     clearedAtMs: isCleared ? (seen.clearedAtMs ?? nowMs) : null,
     loadWhenCleared: isCleared ? (seen.loadWhenCleared ?? load) : null,
   };
-  const isSame = (Object.keys(next) as (keyof Evidence)[]).every((key) => next[key] === seen[key]);
+  const isSame = !next.carried && (Object.keys(next) as (keyof Evidence)[]).every((key) => next[key] === seen[key]);
   return isSame && f.evidence ? f : { ...f, evidence: next };
+}
+
+/** What the source carries of its own traffic. Without a share it is sent copies, where the service allows it. */
+function loadOf({ traffic, context }: Failover, stake: number): number {
+  if (stake === 0) return 1;
+  const copiesBp = traffic.sourceBp === 0 ? (context?.mirrorBp ?? 0) : 0;
+  return Math.min(1, (traffic.sourceBp + copiesBp) / stake);
+}
+
+function carriedSince(
+  before: Evidence['carried'],
+  predictedAtMs: number,
+  nowMs: number,
+  dueAtMs: number,
+  load: number,
+): NonNullable<Evidence['carried']> {
+  if (!before) return { fromMs: predictedAtMs, atMs: nowMs, load, loadMs: 0 };
+  // What it carried since the last look counts, up to the time predicted.
+  const passedMs = Math.max(0, Math.min(nowMs, dueAtMs) - Math.min(before.atMs, dueAtMs));
+  return { ...before, atMs: nowMs, load, loadMs: before.loadMs + passedMs * before.load };
+}
+
+/** The part of its own traffic that it carried on average until the failure was due. */
+function meanLoad({ carried, leastLoad, dueAtMs }: Evidence): number {
+  if (!carried || dueAtMs === null) return leastLoad;
+  return carried.loadMs / Math.max(1, dueAtMs - carried.fromMs);
+}
+
+/** Looked at for so long beyond the time predicted: what fails a moment late was predicted all the same. */
+const beyondDueMs = 2000;
+
+/**
+ * Until when the source is still to be watched for the label, within the cooldown; null: the label can be given now,
+ * because the failure was seen, or none was predicted.
+ */
+export function watchedUntilMs(f: Failover): number | null {
+  const seen = f.evidence;
+  if (!f.watchesPastHorizon || f.labelIsFinal || f.drill || !f.conclusion || !f.context?.fleet) return null;
+  if (!seen || seen.dueAtMs === null || seen.failedAtMs !== null) return null;
+  if (f.conclusion.cooldownUntilMs <= f.conclusion.atMs || f.conclusion.atMs > seen.dueAtMs + beyondDueMs) return null;
+  return Math.min(seen.dueAtMs + beyondDueMs, f.conclusion.cooldownUntilMs);
 }
 
 /**
@@ -59,6 +107,18 @@ export function witness(f: Failover, nowMs: number): Failover {
  * a source that was relieved proves nothing by living on.
  */
 export function labelOf(f: Failover, nowMs: number): Label {
+  const { predictedAtMs, dueAtMs, failedAtMs } = f.evidence ?? noEvidence;
+  const iso = (ms: number | null) => (ms === null ? null : new Date(ms).toISOString());
+  return {
+    ...verdictOf(f, nowMs),
+    predictedAt: iso(predictedAtMs),
+    dueAt: iso(dueAtMs),
+    failedAt: iso(failedAtMs),
+    watchedTo: new Date(nowMs).toISOString(),
+  };
+}
+
+function verdictOf(f: Failover, nowMs: number): Pick<Label, 'kind' | 'why'> {
   const seen = f.evidence ?? noEvidence;
   if (seen.predictedAtMs === null)
     return { kind: 'unknown', why: 'the risk never reached the level that moves traffic' };
@@ -75,8 +135,8 @@ export function labelOf(f: Failover, nowMs: number): Label {
   if (nowMs < due) {
     return { kind: 'unknown', why: `it was over ${seconds(due - nowMs)} before the failure was due: nobody can say` };
   }
-  if (seen.leastLoad >= usualLoad) {
-    return { kind: 'false', why: `${f.cell} lived past the time predicted, under its usual load` };
+  if (meanLoad(seen) >= usualLoad) {
+    return { kind: 'false', why: `${f.cell} lived past the time predicted, under its usual load${copies(f)}` };
   }
   if (seen.clearedAtMs !== null && (seen.loadWhenCleared ?? 0) >= usualLoad) {
     return { kind: 'false', why: `the risk went while ${f.cell} carried its usual load` };
@@ -85,6 +145,11 @@ export function labelOf(f: Failover, nowMs: number): Label {
     kind: 'unknown',
     why: `${f.cell} was relieved before the failure was due and has not recovered: nobody can say`,
   };
+}
+
+/** Said where copies of requests stood in for its own: they only read, so what writing does to it was not shown. */
+function copies({ context, evidence }: Failover): string {
+  return context?.mirrorBp !== undefined && (evidence?.leastLoad ?? 1) < 1 ? ', in part copies of requests' : '';
 }
 
 function seconds(ms: number): string {

@@ -130,6 +130,12 @@ async function act(f: Failover, step: Step, nowMs: number, interrupted: () => bo
         [dossierOf(f)],
       );
       return { kind: 'done' };
+    case 'label':
+      // Nobody was sent copies where the service mirrors nothing.
+      if (f.context?.mirrorBp !== undefined) {
+        await activities.releaseSource.executeWithOptions({ ...quick, summary }, [subject]);
+      }
+      return { kind: 'nothing' };
     case 'conclude':
     case 'begin-anew':
     case 'finish':

@@ -48,6 +48,8 @@ export async function predictiveFailover(
   show: (dossier: () => Dossier) => void = () => undefined,
 ): Promise<FailoverResult> {
   let failover = input.continuing ?? begin(input, workflowInfo().runId, now());
+  // Histories from before give their label at the end itself.
+  if (!input.continuing && patched('label-past-horizon')) failover = { ...failover, watchesPastHorizon: true };
   let told = '';
   // Histories from before decisions were told have none to tell.
   const decisions = patched('decision-events')

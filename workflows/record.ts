@@ -5,7 +5,7 @@ import type { Failover, FailoverContext, Judgement, Leftover, SourceState } from
 import { largestTake, percent } from './failover';
 import type { TimedStep } from './fleet';
 import { cooldownOf, limitsOn, trustReach } from './guards';
-import { labelOf, witness } from './label';
+import { labelOf, watchedUntilMs, witness } from './label';
 import type { Phase } from './messages';
 import { planOf } from './plan';
 import { isSameReason } from './reasons';
@@ -24,6 +24,7 @@ export function intend(f: Failover, step: Step, nowMs: number): Failover {
     return { ...next, synthetic: next.synthetic ?? unknown };
   }
   if (step.kind === 'shift') return { ...next, changes: next.changes + 1, mayCarry: true, refusedChange: null };
+  if (step.kind === 'label') return finallyLabelled(next, nowMs);
   if (step.kind !== 'conclude') return next;
 
   const { outcome, reason } = step;
@@ -32,12 +33,23 @@ export function intend(f: Failover, step: Step, nowMs: number): Failover {
   const anew = outcome === 'drained' && !f.order && f.risk && f.risk.last.level !== 'clear' ? f.risk.last : null;
   const label = f.context?.fleet ? labelOf(next, nowMs) : null;
   const told = label ? note(next, nowMs, `the prediction: ${label.kind}; ${label.why}`, { label }) : next;
-  return {
+  const ended = {
     ...note(told, nowMs, `ended as ${outcome}: ${reason}`),
     label,
     anew,
     conclusion: { outcome, reason, atMs: nowMs, cooldownUntilMs, saved: false },
   };
+  if (!ended.watchesPastHorizon) return ended;
+  return { ...ended, labelIsFinal: watchedUntilMs(ended) === null && f.context?.mirrorBp === undefined };
+}
+
+/** The label after the source was watched past the time predicted; what was kept is kept anew where that has changed it. */
+function finallyLabelled(f: Failover, nowMs: number): Failover {
+  const label = labelOf(f, nowMs);
+  const conclusion = f.conclusion && { ...f.conclusion, saved: false };
+  const final = { ...f, label, labelIsFinal: true, conclusion };
+  if (label.kind === f.label?.kind && label.why === f.label.why) return final;
+  return note(final, nowMs, `the prediction, in the end: ${label.kind}; ${label.why}`, { label });
 }
 
 /** What it knows about its own freedom and its plan is told when it changes: these lines say why nothing else was done. */
@@ -196,6 +208,7 @@ function done(f: Failover, step: Step): Failover {
  */
 function failed(f: Failover, step: Step, reason: string, nowMs: number): Failover {
   if (step.kind === 'survey') return { ...f, surveyFailedAtMs: nowMs };
+  if (step.kind === 'label') return f;
   const told = note(f, nowMs, `${step.kind}${step.kind === 'shift' ? ` (${step.purpose})` : ''} failed: ${reason}`);
   const what = `${step.kind} failed: ${reason}`;
   const leadsForward =

@@ -45,7 +45,7 @@ export type Step =
   | WatchStep
   | WaitStep
   | (Because & { kind: 'conclude'; outcome: Outcome; reason: string })
-  | (Because & { kind: 'save' })
+  | (Because & { kind: 'save' | 'label' })
   | (Because & { kind: 'begin-anew'; event: RiskEvent })
   | (Because & { kind: 'finish' });
 
@@ -189,6 +189,8 @@ export interface FailoverActivities extends DecisionActivities {
   retireSyntheticCell(
     request: Omit<SyntheticSubject, 'syntheticCell'> & { syntheticCell: string | null },
   ): Promise<void>;
+  /** The source, which was watched without a share, gets no copies of requests any more. */
+  releaseSource(request: Subject): Promise<void>;
   saveDossier(dossier: Dossier): Promise<void>;
 }
 

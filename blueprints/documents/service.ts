@@ -102,7 +102,7 @@ export const serviceSchema = z.strictObject({
     })
     .prefault({})
     .describe(
-      'Copies of requests that only read (GET, HEAD, OPTIONS) for synthetic cells while they warm up; their answers are thrown away.',
+      'Copies of requests that only read (GET, HEAD, OPTIONS) for synthetic cells while they warm up, and for a source whose whole share was taken until it is clear whether it would have failed; their answers are thrown away.',
     ),
   latency: z
     .strictObject({

@@ -13,7 +13,7 @@ const requestTimeoutMs = 15_000;
 /** The routes of a service whose `reachable` cells can also be reached alone. */
 export function serviceRoutes(service: ServiceDocument, reachable: CellRecord[], places: CellPlace[]): Resource {
   const cells = [...reachable].sort((a, b) => (a.name < b.name ? -1 : 1));
-  const mirrors = service.mirror.percent > 0 ? cells.filter(isWarmingUp) : [];
+  const mirrors = service.mirror.percent > 0 ? cells.filter((cell) => isMirrored(cell, places)) : [];
   const target = liveTarget(service, places);
   const live = 'cluster' in target ? [service.name] : target.weighted_clusters.clusters.map(({ name }) => name);
   return {
@@ -65,7 +65,7 @@ function liveRoutes({ protocol, grpc }: ServiceDocument, target: Target): EnvoyM
   ];
 }
 
-/** Like the live routes, with a copy for each cell that warms up. Only what reads: a copy must do nothing. */
+/** Like the live routes, with a copy for each cell that warms up or is quarantined. Only what reads: a copy must do nothing. */
 function mirroredRoutes(service: ServiceDocument, target: Target, mirrors: CellRecord[]): EnvoyMessage[] {
   if (mirrors.length === 0) return [];
   const { protocol, grpc, mirror, name } = service;
@@ -87,8 +87,10 @@ function mirroredRoutes(service: ServiceDocument, target: Target, mirrors: CellR
   return prefixes.map((prefix) => route(`mirrored ${prefix}`, byMethod(prefix, 'GET|HEAD|OPTIONS'), action));
 }
 
-function isWarmingUp(cell: CellRecord): boolean {
-  return cell.role === 'synthetic' && cell.state === 'warming';
+/** What warms up, and what is watched without any share of its own: would it have failed as predicted? */
+function isMirrored({ name, role, state }: CellRecord, places: CellPlace[]): boolean {
+  if (role === 'synthetic') return state === 'warming';
+  return state === 'quarantined' && !places.some(({ cell, shareBp }) => cell.name === name && shareBp > 0);
 }
 
 /** No retries: a probe that fails is to fail. */

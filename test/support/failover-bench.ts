@@ -107,6 +107,7 @@ export class ScriptedCells {
       shiftTraffic: counted('shiftTraffic', (request: ShiftRequest) => this.shift(request)),
       watchFailover: counted('watchFailover', (request: WatchRequest) => this.watch(request)),
       restAtIdle: counted('restAtIdle', async () => undefined),
+      releaseSource: counted('releaseSource', async () => undefined),
       retireSyntheticCell: counted('retireSyntheticCell', async () => undefined),
       recordDecisions: counted('recordDecisions', async (decisions) => void this.decisions.push(...decisions)),
       saveDossier: counted('saveDossier', async (dossier) => void this.saved.push(dossier)),

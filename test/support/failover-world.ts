@@ -114,7 +114,7 @@ export class World {
     this.syntheticBp = context.leftover?.shareBp ?? 0;
     this.capacityBp = context.capacityBp;
     this.facts = context.fleet ?? factsOf();
-    this.failover = begin({ service: 'shop', cell: 'shop-a' }, 'run-1', this.nowMs);
+    this.failover = { ...begin({ service: 'shop', cell: 'shop-a' }, 'run-1', this.nowMs), watchesPastHorizon: true };
   }
 
   risk(level: RiskLevel, { episode = 1, ageMs = 0, ...rest }: RiskOptions = {}): this {
@@ -197,6 +197,7 @@ export class World {
       case 'retire':
       case 'save':
         return { kind: 'done' };
+      case 'label':
       case 'conclude':
       case 'begin-anew':
       case 'finish':

@@ -57,7 +57,10 @@ class FakePorts {
 
   ports(): Ports {
     const next = <T>(list: T[]): T => (list.length > 1 ? list.shift()! : list[0]!);
-    const service = { name: 'shop', spec: { policy: policySchema.parse({}), healthCheck: {}, slo: {} } };
+    const service = {
+      name: 'shop',
+      spec: { policy: policySchema.parse({}), healthCheck: {}, slo: {}, mirror: { percent: 0 } },
+    };
     const did = async (what: string) => void this.calls.push(what);
     return {
       store: {
@@ -128,6 +131,48 @@ describe('A synthetic cell that is warmed', () => {
   });
 });
 
+describe('A source', () => {
+  /** What the store is told about the source when the split has become this. */
+  async function statesAfter(sourceBp: number, before: CellRecord['state'], mirrored: number): Promise<string[]> {
+    const states: string[] = [];
+    const split = [
+      { cell: 'shop-a', shareBp: sourceBp, coverInstances: 0 },
+      { cell: synthetic, shareBp: 10_000 - sourceBp, coverInstances: 0 },
+    ];
+    const cells = [traffic('shop-a', { shareBp: 5000 }), traffic(synthetic, { shareBp: 5000 })];
+    const ports = {
+      store: {
+        blueprint: async () => ({ name: 'shop', version: 1, spec: { capacity: { requestsPerSecond: 100 } } }),
+        cell: async () => cellOf('shop-a', { state: before }),
+        service: async () => ({ spec: { mirror: { percent: mirrored } } }),
+        updateCell: async (name: string, { state }: { state: string }) =>
+          name === 'shop-a' ? void states.push(state) : undefined,
+      },
+      traffic: {
+        getTraffic: async () => ({ service: 'shop', epoch: 7, proxies: ['envoy'], cells }),
+        applySplit: async () => ({ ...applied, split }),
+      },
+    } as unknown as Ports;
+    const shift: ShiftRequest = {
+      ...request,
+      ...{ purpose: 'ordered' as const, targetBp: 10_000 - sourceBp, knownBp: 5000, coverInstances: 0 },
+      ...{ minSourceLoad: 0, blueprint: { name: 'shop', version: 1 }, byPerson: true },
+    };
+    await new MockActivityEnvironment().run(trafficShifts(ports).shiftTraffic, shift);
+    return states;
+  }
+
+  it('is quarantined once its whole share is taken, where its service allows copies of requests', async () => {
+    expect(await statesAfter(0, 'active', 100)).to.deep.equal(['quarantined']);
+    expect(await statesAfter(0, 'active', 0)).to.deep.equal([]);
+    expect(await statesAfter(2000, 'active', 100)).to.deep.equal([]);
+  });
+
+  it('is so no more as soon as it carries again', async () => {
+    expect(await statesAfter(2000, 'quarantined', 100)).to.deep.equal(['active']);
+  });
+});
+
 describe('A share that is given back while the fleet is stopped', () => {
   /** The traffic API in a stopped fleet: only an override changes anything. */
   async function giveBack(byPerson: boolean): Promise<ShiftResult> {
@@ -139,6 +184,7 @@ describe('A share that is given back while the fleet is stopped', () => {
       store: {
         blueprint: async () => ({ name: 'shop', version: 1, spec: { capacity: { requestsPerSecond: 100 } } }),
         updateCell: async () => undefined,
+        cell: async () => undefined,
       },
       traffic: {
         getTraffic: async () => view,
