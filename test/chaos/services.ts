@@ -14,11 +14,12 @@ export interface ServiceOrder {
   capacity?: number;
   /** Seconds a synthetic cell has to get ready. @default 20 */
   readinessS?: number;
+  mirrorPercent?: number;
 }
 
 /** Makes the cells `<service>-a` and `<service>-b` and tells the store of them. */
 export async function applyService(store: ConfigurationStore, cloud: Cloud, order: ServiceOrder): Promise<void> {
-  const { service, port, policy = {}, capacity = 100, readinessS = 20 } = order;
+  const { service, port, policy = {}, capacity = 100, readinessS = 20, mirrorPercent = 0 } = order;
   const names = [`${service}-a`, `${service}-b`];
   const cells = await Promise.all(
     names.map(async (cell) =>
@@ -32,6 +33,7 @@ export async function applyService(store: ConfigurationStore, cloud: Cloud, orde
       slo: { latencyMs: 2000, errorRatio: 0.3 },
       safeSplit: Object.fromEntries(names.map((cell) => [cell, 5000])),
       policy,
+      mirror: { percent: mirrorPercent },
     }),
     blueprintDocument({
       name: service,

@@ -99,6 +99,7 @@ export const activityOf: Record<Step['kind'], ActivityName | null> = {
   rest: 'restAtIdle',
   retire: 'retireSyntheticCell',
   conclude: null,
+  label: 'releaseSource',
   save: 'saveDossier',
   'begin-anew': null,
   finish: null,
@@ -117,6 +118,7 @@ export const sideEffects: Record<ActivityName, readonly Effect[]> = {
   watchFailover: [],
   restAtIdle: ['traffic.removeCell', 'store.restCell'],
   retireSyntheticCell: ['traffic.removeCell', 'store.beginRetirement', 'provider.destroy', 'store.finishRetirement'],
+  releaseSource: ['store.updateCell'],
   recordDecisions: ['store.recordDecisions'],
   saveDossier: ['store.saveDossier'],
 };

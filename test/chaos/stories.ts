@@ -116,6 +116,19 @@ export const stories = {
       await trial.order({ action: 'abort' });
     },
   },
+  /** A person completes it: the source is watched under copies of requests, until it is clear whether it would have failed. */
+  quarantined: {
+    outcomes: ['failed-over'],
+    left: 'serving',
+    firstBp: canaryBp,
+    options: { mirrorPercent: 50 },
+    act: async (trial) => {
+      await trial.tell('shift');
+      await trial.untilMoved(1);
+      trial.silence();
+      await trial.order({ action: 'complete' });
+    },
+  },
   /** No time for a canary: all at once, and back when the risk clears. */
   emergency: {
     outcomes: ['drained'],
@@ -149,6 +162,7 @@ const storyOf: Record<Deed, StoryName> = {
   watchFailover: 'there-and-back',
   restAtIdle: 'abort',
   retireSyntheticCell: 'cold-cell',
+  releaseSource: 'quarantined',
   recordDecisions: 'abort',
   saveDossier: 'abort',
   'shiftTraffic(canary)': 'there-and-back',

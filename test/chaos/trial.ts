@@ -32,6 +32,8 @@ export interface TrialOptions {
   /** Of a cell, requests per second. */
   capacity?: number;
   readinessS?: number;
+  /** Of reading requests, for which a copy goes to a source without a share. */
+  mirrorPercent?: number;
   fault?: Fault | undefined;
   lies?: Lies | undefined;
   maxCachedWorkflows?: number | undefined;
@@ -100,6 +102,7 @@ export class Trial {
       port: this.port,
       policy: policyOf(options.policy),
       ...(options.capacity !== undefined && { capacity: options.capacity }),
+      ...(options.mirrorPercent !== undefined && { mirrorPercent: options.mirrorPercent }),
       ...(options.readinessS !== undefined && { readinessS: options.readinessS }),
     });
     this.cloud.lies = options.lies ?? {};
