@@ -220,6 +220,7 @@ describe('A shift whose answer was lost', () => {
       store: {
         blueprint: async () => ({ name: 'shop', version: 1, spec: { capacity: { requestsPerSecond: 100 } } }),
         updateCell: async () => undefined,
+        cell: async () => undefined,
       },
       traffic: {
         getTraffic: async () => ({
