@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import { parseDocuments } from '../../blueprints/apply';
 import { crossCheck } from '../../blueprints/cross-checks';
 import { differingPaths } from '../../blueprints/paths';
+import { blueprintSchema } from '../../blueprints/schema';
 import { blueprintDocument, cellDocument, serviceDocument, shopDocuments } from '../support/documents';
 
 const service = `kind: Service
@@ -118,6 +119,18 @@ blueprint: shop
     const [first, ...others] = reasons([serviceDocument({ policy }), ...shopDocuments().slice(1)]);
     expect(first).to.match(/^0 policy\.prepare\.enter: must not be above shift\.enter/);
     expect(others).to.deep.equal([]);
+  });
+
+  it('name a provider that there can be, and the image that it needs', () => {
+    const parse = (provider: string) => blueprintSchema.safeParse({ ...blueprintDocument(), provider });
+    for (const provider of ['process', 'docker', 'exec:aws']) expect(parse(provider).success, provider).to.equal(true);
+    for (const provider of ['', 'kubernetes', 'exec', 'exec:', 'exec:../x', 'exec:a b']) {
+      const issue = parse(provider).error?.issues[0];
+      expect([issue?.path, issue?.message]).to.deep.equal([['provider'], 'must be process, docker or exec:NAME']);
+    }
+    expect(reasons([blueprintDocument({ provider: 'docker' })])).to.deep.equal([
+      '0 image.os: provider docker needs an image, such as shop:1.4',
+    ]);
   });
 
   it('do not promise what the provider cannot bring about', () => {
