@@ -13,12 +13,13 @@ const racesLost = 5;
 
 export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivities, 'armCell' | 'shiftTraffic'> {
   return {
-    async armCell({ service, syntheticCell, failover, reason, key }): Promise<Acknowledgement> {
+    async armCell({ service, syntheticCell, failover, reason, key, byPerson = false }): Promise<Acknowledgement> {
       const applied = await traffic.armCell({
         service,
         cell: syntheticCell,
         reason,
         by: failover,
+        override: byPerson,
         idempotencyKey: key,
       });
       await store.updateCell(syntheticCell, { state: 'armed' }, failover);

@@ -38,9 +38,9 @@ export function syntheticCells(
 
   /** Out of the split first: nothing that may get a request is taken down. */
   async function remove(request: SyntheticSubject, cell: string): Promise<ApplyResult> {
-    const { service, failover: by, reason, key } = request;
+    const { service, failover: by, reason, key, byPerson = false } = request;
     // A key is for one change: a step that removes several cells makes several.
-    const order = { service, cell, reason, by, idempotencyKey: `${key}/remove/${cell}` };
+    const order = { service, cell, reason, by, override: byPerson, idempotencyKey: `${key}/remove/${cell}` };
     const applied = await traffic.removeCell({ ...order, waitMs: patience.inFlightMs }).catch((err: unknown) => {
       // A request that hangs must not keep the cell for ever: measured traffic is waited for, then it goes all the same.
       if (err instanceof StillCarryingError) return traffic.removeCell({ ...order, despiteMeasured: true });

@@ -148,13 +148,13 @@ async function shift(f: Failover, step: ShiftStep) {
   const { purpose, targetBp, coverInstances } = step;
   const request = {
     ...syntheticSubject(f, step),
+    byPerson: purpose === 'ordered' || f.order !== null,
     purpose,
     targetBp,
     knownBp: f.traffic.syntheticBp,
     coverInstances,
     minSourceLoad,
     blueprint: f.context!.blueprint,
-    byPerson: purpose === 'ordered' || f.order !== null,
   };
   const isForward = purpose === 'canary' || purpose === 'step' || purpose === 'emergency';
   const options = { ...(isForward ? forward : untilDone), summary: `${purpose} to ${percent(targetBp)}: ${step.why}` };
@@ -170,6 +170,7 @@ function syntheticSubject(f: Failover, step: Step): SyntheticSubject {
     // Changes are numbered over the whole failover: attempts of one share the key, no two changes do.
     key: `${f.failover}/${f.runId}/${step.kind}/${f.changes}`,
     reason: step.why,
+    byPerson: f.order !== null,
   };
 }
 

@@ -76,6 +76,8 @@ export interface SyntheticSubject extends Subject {
   /** Same key, same change: attempts after a crash do nothing twice. */
   key: string;
   reason: string;
+  /** A person's order stands behind it: it is carried out although the fleet is stopped. Absent in runs from before it. */
+  byPerson?: boolean;
 }
 
 /** What was done to warm the cell, with figures; goes into the dossier as it is. */
@@ -104,8 +106,6 @@ export interface ShiftRequest extends SyntheticSubject {
   /** The guard of `shiftTraffic`: the source's load as a share of its capacity. */
   minSourceLoad: number;
   blueprint: { name: string; version: number };
-  /** A person's order stands behind it: it is carried out although the fleet is stopped. Absent in runs from before it. */
-  byPerson?: boolean;
 }
 
 export interface ShiftResult {

@@ -264,6 +264,19 @@ describe('A synthetic cell that is sent away', () => {
   });
 
   for (const name of ['restAtIdle', 'retireSyntheticCell'] as const) {
+    it(`goes by ${name} through a fleet-wide stop only if a person sends it`, async () => {
+      const overrides: (boolean | undefined)[] = [];
+      for (const byPerson of [true, false, undefined]) {
+        const ports = new FakePorts().ports();
+        const { removeCell } = ports.traffic;
+        ports.traffic.removeCell = (order) => (overrides.push(order.override), removeCell(order));
+        const patience = { proxiesBackMs: 60_000, inFlightMs: 60_000, pollMs: 1 };
+        const ordered = byPerson === undefined ? request : { ...request, byPerson };
+        await new MockActivityEnvironment().run(syntheticCells(ports, patience)[name], ordered);
+      }
+      expect(overrides).to.deep.equal([true, false, false]);
+    });
+
     const refused = [{ node: 'envoy-2', resource: 'endpoints shop', reason: 'no' }];
     for (const [what, unsettled] of [
       ['has not answered', { pending: ['envoy-2'] }],
