@@ -84,7 +84,9 @@ async function judgeSplits(trial: Trial, expected: Expected, demand: Demand): Pr
     demand(syntheticBp <= capacityBp * 1.35, `${place}: ${syntheticBp} bp is more than a capacity of ${capacityBp} bp`);
     demand(proven || syntheticBp <= expected.firstBp || /^(complete|ordered)/.test(reason), `${place}: unproven`);
     proven ||= syntheticBp > 0;
-    if (before) demand(JSON.stringify(before) !== JSON.stringify(split), `${place} changes nothing`);
+    // A way back from a change whose end is not known may find that it was never made, and has that acknowledged.
+    const isConfirmation = reason.includes('the share is in place already');
+    if (before && !isConfirmation) demand(JSON.stringify(before) !== JSON.stringify(split), `${place} changes nothing`);
     if (deadSince !== null) demand(bpOf(split, source) <= bpOf(before!, source), `${place} gives to ${source}, dead`);
     if (trial.sourceDiedMs !== null && Date.parse(at) > trial.sourceDiedMs && reason.startsWith('complete'))
       deadSince = epoch;
@@ -176,7 +178,9 @@ async function judgeDecisions(trial: Trial, expected: Expected, demand: Demand):
 async function judgeHistory({ bench, failover }: Trial, { maxEvents = 400 }: Expected, demand: Demand): Promise<void> {
   const { events } = await bench.client.workflow.getHandle(failover).fetchHistory();
   demand(events!.length <= maxEvents, `the history has ${events!.length} events`);
-  const failed = events!.find((e) => e.workflowTaskFailedEventAttributes)?.workflowTaskFailedEventAttributes;
+  // A word that comes while a run ends makes Temporal put the end off and ask again: that is no failure.
+  const failures = events!.flatMap((e) => e.workflowTaskFailedEventAttributes ?? []);
+  const failed = failures.find(({ failure }) => failure?.message !== 'UnhandledCommand');
   demand(!failed, `a workflow task failed: ${failed?.failure?.message}`);
 }
 

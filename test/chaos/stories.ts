@@ -40,6 +40,8 @@ export const stories = {
     outcomes: ['failed-over'],
     left: 'serving',
     firstBp: canaryBp,
+    // No verdict on the canary comes before the death.
+    options: { policy: { canaryMinRequests: 1000 } },
     act: async (trial) => {
       await trial.tell('shift');
       await trial.untilMoved(1);
