@@ -1,6 +1,7 @@
 /** What the activities of a failover need from the other parts, as small as it is used. */
 import type { CellRecord } from '../blueprints/records';
 import type { ConfigurationStore } from '../blueprints/store';
+import type { ProtectionReport } from '../cells/protection/read-back';
 import type { TrafficClient } from '../envoy/traffic-client';
 
 export type Store = Pick<
@@ -30,6 +31,10 @@ export interface WarmUpFindings {
   connections: number;
   /** Latencies beside those of the service's other cells, side by side; null without a probe or an answer. */
   probe: { p95Ms: number | null; peersP95Ms: number | null } | null;
+  /** What is in force around the cell, against its source or its blueprint. */
+  protection?: ProtectionReport;
+  /** Where the source has drifted from its blueprint. */
+  drift?: string[];
 }
 
 /** The Synthetic Cell Manager. */

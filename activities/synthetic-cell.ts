@@ -4,6 +4,7 @@ import { Context } from '@temporalio/activity';
 import type { EnsureRequest, EnsureResult, FailoverActivities, SyntheticSubject, WarmResult } from '../workflows/steps';
 import { StillCarryingError, type ApplyResult } from '../envoy/traffic-client';
 import type { Ports } from './ports';
+import { protectionText } from '../cells/protection/read-back';
 import { RefusedError } from '../blueprints/records';
 import type { CellRecord } from '../blueprints/records';
 
@@ -107,7 +108,9 @@ export function syntheticCells(
           ? ''
           : `, p95 ${probe.p95Ms.toFixed(0)} ms` +
             (probe.peersP95Ms === null ? '' : ` against its peers' ${probe.peersP95Ms.toFixed(0)} ms`);
-      const figures = `${entries} entries preloaded, ${connections} connections opened${latency}`;
+      const protection = found.protection ? `, ${protectionText(found.protection)}` : '';
+      const drift = found.drift?.length ? `; the source has drifted from its blueprint: ${found.drift.join('; ')}` : '';
+      const figures = `${entries} entries preloaded, ${connections} connections opened${latency}${protection}${drift}`;
       return {
         passed: found.warm,
         summary: found.warm ? figures : found.reasons.join('; '),

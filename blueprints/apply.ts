@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { LineCounter, parseAllDocuments, isMap, isNode, isScalar, type Document as YamlDocument } from 'yaml';
 import type { z } from 'zod';
+import { blueprintProblems } from './blueprint-checks';
 import { pathText } from './paths';
 import { RefusedError, type DocumentChange } from './records';
 import { documentKinds, documentSchema, type Document } from './schema';
@@ -59,6 +60,9 @@ function parseSource(text: string, file: string): Source {
       continue;
     }
     const result = documentSchema.safeParse(value);
+    // Also where the shape is wrong already: a person mends all at once.
+    const unfit = kindOf(value) === 'Blueprint' ? blueprintProblems(value) : [];
+    for (const { path, reason } of unfit) problems.push(`${place(item, path)}: ${reason}`);
     if (result.success) {
       documents.push(result.data);
       kept.push(item);
@@ -80,6 +84,10 @@ function reasonsOf(issue: z.core.$ZodIssue): { path: PropertyKey[]; reason: stri
   if (issue.code === 'invalid_union' && issue.path.length === 1 && issue.path[0] === 'kind')
     return [{ path: issue.path, reason: `must be one of ${documentKinds.join(', ')}` }];
   return [{ path: issue.path, reason: issue.message }];
+}
+
+function kindOf(value: unknown): unknown {
+  return (value as { kind?: unknown } | null)?.kind;
 }
 
 /** ` (Cell shop-a)` as far as the document says so itself. */

@@ -1,4 +1,5 @@
 /** Whether documents fit together and to what the store already holds, decided without a database. */
+import { blueprintProblems } from './blueprint-checks';
 import type { CellRecord, ServiceRecord } from './records';
 import type { BlueprintDocument, CellDocument, Document, ServiceDocument } from './schema';
 
@@ -189,8 +190,11 @@ function checkAddresses(cells: Placed<CellDocument>[], known: Known): Problem[] 
 }
 
 function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[] {
-  const problems: Problem[] = [];
+  const problems: Problem[] = blueprintProblems(spec).map((problem) => ({ document, ...problem }));
   const { command, environment } = spec.image;
+  const { capabilities = [] } = spec.security;
+  const isProcess = spec.provider === 'process';
+  const isDocker = spec.provider === 'docker';
   if (![...command, ...Object.values(environment)].some((text) => text.includes('{port}')))
     problems.push({
       document,
@@ -204,7 +208,13 @@ function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[
   const unprotected: [(string | number)[], boolean][] = [
     [['image', 'os'], spec.provider === 'process' && spec.image.os !== 'host'],
     [['security', 'identity'], spec.security.identity !== undefined],
-    [['security', 'secrets'], spec.security.secrets.length > 0],
+    [['security', 'secrets'], isDocker && spec.security.secrets.length > 0],
+    [['security', 'capabilities'], isDocker && capabilities.length > 0],
+    [['resources', 'processes'], isDocker && spec.resources.processes !== undefined],
+    [['resources', 'openFiles'], isDocker && spec.resources.openFiles !== undefined],
+    [['security', 'secrets'], isProcess && spec.security.secrets.some(({ from }) => !from.startsWith('file:'))],
+    [['security', 'capabilities'], isProcess && capabilities.length > 0 && spec.security.user !== undefined],
+    [['resources', 'processes'], isProcess && spec.resources.processes !== undefined && !spec.resources.enforce],
   ];
   for (const [path, isAsked] of unprotected)
     if (isAsked)

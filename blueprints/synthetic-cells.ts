@@ -31,7 +31,7 @@ export async function acquireSyntheticCell(
   if (!sourceRow) throw new RefusedError(`cell ${source} is not known, so no synthetic cell can stand in for it`);
   if (sourceRow.role === 'synthetic')
     throw new RefusedError(`cell ${source} is itself synthetic: only declared cells have an understudy`);
-  const { service, zone } = sourceRow;
+  const { service } = sourceRow;
   // One acquisition per service at a time: two failovers must not choose the same idle cell or the same name.
   await trx.selectFrom('services').select('name').where('name', '=', service).forNoKeyUpdate().execute();
   const owned = await trx
@@ -69,6 +69,13 @@ export async function acquireSyntheticCell(
     return { cell: cellRecord(taken), from: 'idle' };
   }
 
+  const making = await trx
+    .selectFrom('blueprints')
+    .select('spec')
+    .where('name', '=', blueprint.name)
+    .where('version', '=', blueprint.version)
+    .executeTakeFirst();
+  const zone = making?.spec.network?.zone ?? sourceRow.zone;
   const taken = new Set((await trx.selectFrom('cells').select('name').execute()).map((row) => row.name));
   const created = await trx
     .insertInto('cells')

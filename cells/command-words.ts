@@ -1,4 +1,5 @@
 /** Fills the words in braces of a blueprint's command and environment for one instance. */
+import { withSecretFiles } from '../blueprints/blueprint-checks';
 import type { BlueprintDocument } from '../blueprints/schema';
 
 export interface Placement {
@@ -13,18 +14,19 @@ export interface Placement {
 }
 
 export function filledCommand(
-  { image, resources }: BlueprintDocument,
+  blueprint: BlueprintDocument,
   placement: Placement,
 ): { command: string[]; environment: Record<string, string> } {
   const { port, ...words } = placement;
+  const { command, environment } = withSecretFiles(blueprint);
   const values: Record<string, string> = {
     ...words,
     port: String(port),
-    memoryLimitMib: String(resources.memoryLimitMib),
+    memoryLimitMib: String(blueprint.resources.memoryLimitMib),
   };
   const fill = (text: string) => text.replace(/\{([A-Za-z]+)\}/g, (whole, key: string) => values[key] ?? whole);
   return {
-    command: image.command.map(fill),
-    environment: Object.fromEntries(Object.entries(image.environment).map(([key, value]) => [key, fill(value)])),
+    command: command.map(fill),
+    environment: Object.fromEntries(Object.entries(environment).map(([key, value]) => [key, fill(value)])),
   };
 }

@@ -4,7 +4,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { RefusedError, type BlueprintVersion, type CellRecord } from '../blueprints/records';
 import type { Instance } from '../blueprints/schema';
 import type { ConfigurationStore } from '../blueprints/store';
+import { driftOfCell } from './capture/capture-cell';
+import type { Drift } from './capture/drift';
 import { request } from './http';
+import {
+  readBackProtection,
+  type PlacedInstance,
+  type ProtectionReader,
+  type ProtectionReport,
+} from './protection/read-back';
 import type { CellProvider, ObservedCell } from './provider';
 import { warmUp, type WarmUpEvidence } from './warm-up';
 
@@ -34,6 +42,8 @@ export class SyntheticCellManager {
     providers: CellProvider | readonly CellProvider[],
     /** Seconds for which a cell is kept that nobody renews. Left out: cells are made without a lease. */
     private readonly leaseS?: number,
+    /** By kind of provider, where its cells are not processes of this machine. */
+    private readonly protectionReaders: Readonly<Record<string, ProtectionReader>> = {},
   ) {
     const list = 'kind' in providers ? [providers] : providers;
     this.providers = new Map(list.map((provider) => [provider.kind, provider]));
@@ -93,7 +103,16 @@ export class SyntheticCellManager {
       progress: heartbeat,
       ...(signal && { signal }),
     });
-    return beating(heartbeat, `warming ${cell.name}`, run);
+    const evidence = await beating(heartbeat, `warming ${cell.name}`, run);
+    const { protection, drift } = await this.lookAtSource(current, blueprint);
+    const weaker = protection.weaker.map(({ instance, text }) => `weaker protection: ${instance} ${text}`);
+    return {
+      ...evidence,
+      protection,
+      drift: drift.map(({ path, text }) => `${path}: ${text}`),
+      warm: evidence.warm && weaker.length === 0,
+      reasons: [...weaker, ...evidence.reasons],
+    };
   }
 
   /** Nobody's any more, but kept running for the next failover. Refused while the split gives it a share. */
@@ -153,6 +172,35 @@ export class SyntheticCellManager {
       const of = others.find((other) => other.instances.some((i) => i.address === address && i.port === port));
       if (of) throw new CellNotReadyError(`${said}, where ${of.name} answers`);
     }
+  }
+
+  /** Before the cell is armed: is it as protected as its source, and is the source what its blueprint says? */
+  private async lookAtSource(
+    cell: CellRecord,
+    blueprint: BlueprintVersion,
+  ): Promise<{ protection: ProtectionReport; drift: Drift[] }> {
+    const reader = this.protectionReaders[blueprint.spec.provider];
+    const [synthetic, source] = await Promise.all([this.placesOf(cell), this.sourcePlaces(cell)]);
+    const protection = await readBackProtection({
+      blueprint: blueprint.spec,
+      synthetic,
+      source,
+      ...(reader && { reader }),
+    });
+    // A warning only: what cannot be seen from here, or not now, keeps nobody from a failover.
+    const { drift } = await driftOfCell(source, blueprint.spec).catch(() => ({ drift: [] }));
+    return { protection, drift };
+  }
+
+  private async sourcePlaces({ sourceCell }: CellRecord): Promise<PlacedInstance[]> {
+    const source = sourceCell === null ? undefined : await this.store.cell(sourceCell);
+    return source ? this.placesOf(source).catch(() => source.instances) : [];
+  }
+
+  /** With their pids where a provider runs them, else as they are recorded. */
+  private async placesOf(cell: CellRecord): Promise<PlacedInstance[]> {
+    const { instances } = await this.observe(cell);
+    return instances.length > 0 ? instances : cell.instances;
   }
 
   private async makingOf({

@@ -7,14 +7,20 @@ const firstPort = 15_000;
 const lastPort = 31_999;
 
 /** A random port that nobody listens on now and that is not among `taken`. Who binds it first has it. */
-export async function chooseFreePort(address: string, taken: ReadonlySet<number>): Promise<number> {
-  for (let attempt = 0; attempt < 500; attempt += 1) {
-    const port = randomInt(firstPort, lastPort + 1);
+export async function chooseFreePort(
+  address: string,
+  taken: ReadonlySet<number>,
+  { from = firstPort, to = lastPort }: { from?: number; to?: number } = {},
+): Promise<number> {
+  // Of a few ports each is tried, of many some at random: the chance that two callers meet is small.
+  const candidates =
+    to - from < 500
+      ? Array.from({ length: to - from + 1 }, (_, index) => from + index)
+      : Array.from({ length: 500 }, () => randomInt(from, to + 1));
+  for (const port of candidates) {
     if (!taken.has(port) && (await isFree(address, port))) return port;
   }
-  throw new Error(
-    `There is no free port on ${address} between ${firstPort} and ${lastPort}: too many servers run here.`,
-  );
+  throw new Error(`There is no free port on ${address} between ${from} and ${to}: too many servers run here.`);
 }
 
 export function isFree(address: string, port: number): Promise<boolean> {

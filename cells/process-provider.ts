@@ -30,8 +30,8 @@ import {
   type ObservedInstance,
 } from './provider';
 import { unready, whyNotReady } from './readiness';
-import { commandAsUser, whyNotUser } from './run-as';
 import { isSameBlueprint } from './same-blueprint';
+import { commandAsUser, narrowed, whyNotUser } from './run-as';
 
 export interface ProcessProviderOptions {
   /** Where the provider keeps what it runs. All workers of one machine share it. */
@@ -176,7 +176,7 @@ export class ProcessProvider implements CellProvider {
       spec,
       instance,
       n,
-      await this.choosePort(directory, instance, address, last),
+      await this.choosePort(directory, instance, spec.blueprint, last),
     );
     const home = directory.instanceDirectory(instance);
     await fs.mkdir(home, { recursive: true });
@@ -196,7 +196,7 @@ export class ProcessProvider implements CellProvider {
       claim: directory.claimFile(spec, instance, n),
       directory: home,
       logFile: join(home, 'log'),
-      command: [...(await commandAsUser({ user, port, home })), ...command],
+      command: [...narrowed(spec.blueprint), ...(await commandAsUser({ user, port, home })), ...command],
       workingDirectory: image.workingDirectory ?? packageRoot,
       environment: {
         PATH: process.env['PATH'] ?? '/usr/local/bin:/usr/bin:/bin',
@@ -217,14 +217,14 @@ export class ProcessProvider implements CellProvider {
   private async choosePort(
     directory: CellDirectory,
     instance: string,
-    address: string,
+    { network: { address, ports } }: BlueprintDocument,
     last: RecordedStart | undefined,
   ): Promise<number> {
     if (last) {
       const failedToBind = couldNotBind.test(await directory.readLogTail(instance, 40));
       if (!failedToBind && (await isFree(address, last.port))) return last.port;
     }
-    return chooseFreePort(address, await this.plannedPorts());
+    return chooseFreePort(address, await this.plannedPorts(), ports);
   }
 
   private async plannedPorts(): Promise<Set<number>> {
@@ -326,7 +326,7 @@ function wantedLimits({ blueprint: { resources } }: RecordedSpec): WantedLimits 
   const { memoryLimitMib, cpu } = resources;
   return {
     memoryBytes: memoryLimitMib * 1024 * 1024,
-    processes: processLimit,
+    processes: resources.processes ?? processLimit,
     ...(cpu !== undefined && { cpus: cpu }),
   };
 }

@@ -1,12 +1,60 @@
-/** The scale-down policy: idle synthetic cells are kept for `retireAfterS`, then retired. */
-import type { ServiceRecord } from '../blueprints/records';
+/** The scale-down policy: idle synthetic cells are kept for a time, or as many as are worth their cost, then retired. */
+import type { CellRecord } from '../blueprints/records';
 import type { ConfigurationStore, IdleCell } from '../blueprints/store';
 import type { SyntheticCellManager } from './manager';
+import { decidePool } from './pool-economics';
+import { poolQuestion } from './pool-facts';
 
-/** The idle cells that have been kept for long enough. Pure. */
-export function cellsToRetire(idle: readonly IdleCell[], services: readonly ServiceRecord[]): IdleCell[] {
-  const keepS = new Map(services.map(({ name, spec }) => [name, spec.policy.retireAfterS]));
-  return idle.filter(({ cell, idleForS }) => idleForS >= (keepS.get(cell.service) ?? Infinity));
+/** How the idle cells of a service, or of one blueprint of it, are scaled down. */
+export interface ScaleDown {
+  /** Seconds an idle cell is kept. */
+  keepS: number;
+  /** So many, the least idle, are kept for `keepAtMostS`. */
+  worth: number;
+  keepAtMostS: number;
+}
+
+/** The idle cells that have been kept for long enough. Those of nobody's service are kept. Pure. */
+export function cellsToRetire(
+  idle: readonly IdleCell[],
+  scaleDownOf: (cell: CellRecord) => ScaleDown | undefined,
+): IdleCell[] {
+  const kept = new Map<string, number>();
+  // The newest first: they are the last that need to be refreshed.
+  const due = [...idle]
+    .sort((a, b) => a.idleForS - b.idleForS)
+    .filter(({ cell, idleForS }) => {
+      const rule = scaleDownOf(cell);
+      if (!rule) return false;
+      const before = kept.get(cell.service) ?? 0;
+      const isWorthIt = before < rule.worth && idleForS < rule.keepAtMostS;
+      if (isWorthIt) kept.set(cell.service, before + 1);
+      return !isWorthIt && idleForS >= rule.keepS;
+    });
+  return idle.filter((one) => due.includes(one));
+}
+
+/** By its blueprint's scaleDown, else by its service's policy. */
+async function scaleDownRules(
+  store: ConfigurationStore,
+  idle: readonly IdleCell[],
+): Promise<(cell: CellRecord) => ScaleDown | undefined> {
+  const services = new Map((await store.services()).map((service) => [service.name, service]));
+  const rules = new Map<string, ScaleDown | undefined>();
+  for (const { cell } of idle) {
+    const service = services.get(cell.service);
+    if (!service) continue;
+    const blueprint = await store.blueprint(cell.blueprint.name, cell.blueprint.version);
+    const { keep, retireAfterS } = blueprint?.spec.scaleDown ?? { keep: 'time', retireAfterS: undefined };
+    const { policy } = service.spec;
+    const isByCost = keep === 'expected-cost';
+    rules.set(cell.name, {
+      keepS: retireAfterS ?? (isByCost ? 0 : policy.retireAfterS),
+      worth: isByCost ? decidePool(await poolQuestion(store, service)).keep : 0,
+      keepAtMostS: policy.pool.keepAtMostS,
+    });
+  }
+  return ({ name }) => rules.get(name);
 }
 
 export interface RetiredCell {
@@ -21,7 +69,8 @@ export async function retireIdleCells(
   store: ConfigurationStore,
   manager: SyntheticCellManager,
 ): Promise<RetiredCell[]> {
-  const due = cellsToRetire(await store.idleCells(), await store.services());
+  const idle = await store.idleCells();
+  const due = cellsToRetire(idle, await scaleDownRules(store, idle));
   const unfinished = (await store.cells()).filter(({ state }) => state === 'retired');
   const round = [...due, ...unfinished.map((cell) => ({ cell, idleForS: 0 }))];
   const retired: RetiredCell[] = [];

@@ -4,6 +4,7 @@ import fs from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { promisify } from 'node:util';
 import { RefusedError } from '../blueprints/records';
+import type { BlueprintDocument } from '../blueprints/schema';
 
 /** Each instance has the user number that its port leads to, which no account of the machine should have. */
 const firstAllocatedUid = 700_000;
@@ -45,4 +46,19 @@ export function whyNotUser(user: string | undefined): string | undefined {
   const { uid, username } = userInfo();
   if (user === undefined || user === username || uid === 0) return undefined;
   return `only root can start a cell as ${user}, and this process runs as ${username}`;
+}
+
+/** What stands before everything else, so that the process has no more rights and files than its blueprint states. */
+export function narrowed({ security, resources }: BlueprintDocument): string[] {
+  const { openFiles } = resources;
+  // Who becomes another user loses them by that; who stays root loses them by having none to win back.
+  const dropsAll = security.capabilities?.length === 0 && security.user === undefined && userInfo().uid === 0;
+  const rights = [
+    ...(dropsAll ? ['--bounding-set=-all', '--inh-caps=-all'] : []),
+    ...(security.noNewPrivileges === true ? ['--no-new-privs'] : []),
+  ];
+  return [
+    ...(openFiles === undefined ? [] : ['prlimit', `--nofile=${openFiles}:${openFiles}`, '--']),
+    ...(rights.length > 0 ? ['setpriv', ...rights, '--'] : []),
+  ];
 }

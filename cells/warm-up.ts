@@ -2,6 +2,7 @@
 import http from 'node:http';
 import type { Instance, WarmUpStep } from '../blueprints/schema';
 import { request, type HttpAnswer } from './http';
+import type { ProtectionReport } from './protection/read-back';
 
 export interface ProbeEvidence {
   /** Null when no request was answered. */
@@ -22,6 +23,10 @@ export interface WarmUpEvidence {
   /** Null if the plan has no probe. */
   probe: ProbeEvidence | null;
   warm: boolean;
+  /** What was read back of its protection; left out by a warm-up alone. */
+  protection?: ProtectionReport;
+  /** Where the source has drifted from the blueprint: the synthetic cell is made like the blueprint. */
+  drift?: string[];
   /** Every reason why the cell is not warm, and what limits the evidence. */
   reasons: string[];
 }

@@ -6,11 +6,13 @@ import { Command } from 'commander';
 import { packageRoot } from '../package-root';
 import { applyCommand } from './apply';
 import { cellsCommand } from './cells';
+import { blueprintCommand } from './blueprint';
 import { evaluateCommand } from './evaluate';
 import { drillCommand } from './drill';
 import { failoverCommand, overrideCommand } from './failover';
 import { labCommand } from './lab';
 import { ledgerCommand } from './ledger';
+import { poolCommand } from './pool';
 import { reconcileCommand } from './reconcile';
 import { auditCommand, proxiesCommand } from './proxies';
 import { resumeCommand, stopCommand } from './stop';
@@ -23,12 +25,14 @@ const commands: (() => Command)[] = [
   setupCommand,
   upCommand,
   applyCommand,
+  blueprintCommand,
   failoverCommand,
   overrideCommand,
   drillCommand,
   reconcileCommand,
   cellsCommand,
   ledgerCommand,
+  poolCommand,
   proxiesCommand,
   auditCommand,
   stopCommand,

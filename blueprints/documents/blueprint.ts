@@ -2,8 +2,15 @@
 import { z } from 'zod';
 import { dataSyncSchema } from './data-sync';
 import { name } from './fields';
+import { networkSchema } from './network';
 import { providerSchema } from './provider';
+import { securitySchema } from './security';
 import { warmUpStepSchema } from './warm-up';
+
+/** What control groups and the kernel can hold at all: bytes in 63 bits, PID_MAX_LIMIT, fs.nr_open. */
+const largestMemoryMib = 8_796_093_022_207;
+const largestPid = 4_194_304;
+const largestOpenFiles = 1_048_576;
 
 export const blueprintSchema = z.strictObject({
   kind: z.literal('Blueprint'),
@@ -16,7 +23,7 @@ export const blueprintSchema = z.strictObject({
         .array(z.string())
         .min(1)
         .describe(
-          'Argument vector, no shell. {address}, {port}, {instance}, {cell}, {service}, {memoryLimitMib} and {dir} (a folder of the instance) are filled in.',
+          'Argument vector, no shell. {address}, {port}, {instance}, {cell}, {service}, {memoryLimitMib}, {dir} (a folder of the instance) and {secret:NAME} (the file that holds a secret) are filled in.',
         ),
       workingDirectory: z
         .string()
@@ -29,31 +36,41 @@ export const blueprintSchema = z.strictObject({
     })
     .describe('OS image or command.'),
   dependencies: z
-    .array(z.strictObject({ name: z.string(), version: z.string() }))
+    .array(
+      z.strictObject({
+        name: z.string().min(1),
+        version: z.string().min(1).describe('Whole, or as far as it matters: 20 stands for 20.19.4, too.'),
+      }),
+    )
     .default([])
-    .describe('Software the cell needs, by name and version.'),
-  network: z
-    .strictObject({
-      address: z.string().default('127.0.0.1'),
-      egress: z
-        .array(z.string())
-        .default([])
-        .describe(
-          'Allowed host:port. A record only for provider process, which adds nothing to what the machine allows.',
-        ),
-    })
-    .prefault({}),
-  security: z
-    .strictObject({
-      user: z.string().optional().describe('User the cell runs as; the same for source and synthetic.'),
-      identity: z.string().optional(),
-      secrets: z.array(z.string()).default([]).describe('References only, never values.'),
-    })
-    .prefault({}),
+    .describe('Software the cell needs. `understudy blueprint drift` compares it with what its cells really run.'),
+  network: networkSchema,
+  security: securitySchema,
   resources: z.strictObject({
     instances: z.number().int().min(1).max(64).default(2),
-    memoryLimitMib: z.number().int().min(16),
-    cpu: z.number().positive().optional(),
+    memoryLimitMib: z.number().int().min(16).max(largestMemoryMib).describe('Of each instance.'),
+    memoryRequestMib: z
+      .number()
+      .int()
+      .min(1)
+      .optional()
+      .describe('What an instance needs at least; not above memoryLimitMib.'),
+    cpu: z.number().positive().optional().describe('Cores that an instance may use.'),
+    cpuRequest: z.number().positive().optional().describe('Cores that an instance needs at least; not above cpu.'),
+    processes: z
+      .number()
+      .int()
+      .min(1)
+      .max(largestPid)
+      .optional()
+      .describe('Processes and threads of an instance, read back before it is armed.'),
+    openFiles: z
+      .number()
+      .int()
+      .min(1)
+      .max(largestOpenFiles)
+      .optional()
+      .describe('Open files of a process, read back before it is armed.'),
     enforce: z
       .boolean()
       .default(false)
@@ -69,6 +86,22 @@ export const blueprintSchema = z.strictObject({
     .strictObject({ path: z.string().startsWith('/').default('/healthz'), timeoutS: z.number().min(0.5).default(20) })
     .prefault({}),
   warmUp: z.array(warmUpStepSchema).default([]),
+  scaleDown: z
+    .strictObject({
+      keep: z
+        .enum(['expected-cost', 'time'])
+        .default('time')
+        .describe(
+          'time: an idle cell is kept for retireAfterS. expected-cost: as many as `understudy pool explain` says, but none for longer than policy.pool.keepAtMostS.',
+        ),
+      retireAfterS: z
+        .number()
+        .min(0)
+        .optional()
+        .describe("Seconds an idle cell is kept. Left out: the service's policy.retireAfterS."),
+    })
+    .prefault({})
+    .describe('What becomes of synthetic cells that wait idle.'),
 });
 
 export type BlueprintDocument = z.infer<typeof blueprintSchema>;

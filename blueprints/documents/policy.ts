@@ -59,6 +59,29 @@ export const blockedWindowSchema = z.strictObject({
     .describe('prepare: a synthetic cell may be made and armed as cover. nothing: not even that.'),
 });
 
+/** The prices from which follows how many synthetic cells wait idle. Any currency, the same for all. */
+const poolSchema = z.strictObject({
+  outageCostPerMinute: z.number().min(0).default(10).describe('What a minute of outage of one cell costs.'),
+  cellCostPerHour: z.number().min(0).default(0.1).describe('What a running cell costs.'),
+  idleCostShare: probability
+    .default(0.1)
+    .describe('What an idle cell costs, as a share of a running one. 1: an idle cell goes on running.'),
+  failuresPerCellMonth: z
+    .number()
+    .min(0)
+    .default(1)
+    .describe('Predicted failures of a cell in 30 days, while too few have been seen.'),
+  lateShare: probability
+    .default(0.1)
+    .describe('Share of predictions that come too late to make a cell from nothing, while too few have been seen.'),
+  mostIdle: z.number().int().min(0).max(16).default(1).describe('However cheap they are, no more wait idle.'),
+  keepAtMostS: z
+    .number()
+    .min(0)
+    .default(86_400)
+    .describe('However cheap it is, no cell waits idle for longer: it would be refreshed by then.'),
+});
+
 /** What limits a failover beyond the risk itself, and how it plans. Apart from `policySchema` only to be read in one piece. */
 const caution = {
   trust: z
@@ -207,6 +230,9 @@ export const policySchema = z.strictObject({
     .min(0)
     .default(15)
     .describe('How long an outage of a cell usually lasts without failover: what the ledger counts as averted.'),
+  pool: poolSchema
+    .prefault({})
+    .describe('What an idle synthetic cell costs and is worth: see `understudy pool explain`.'),
   drill: drillSchema.optional().describe('Practice predictions by schedule. Left out: none.'),
   maxConcurrentFailovers: z.number().int().min(1).default(1).describe('More failovers of the service than this wait.'),
   ...caution,

@@ -1,5 +1,6 @@
 /** The Synthetic Cell Manager with a real Postgres and real processes: acquired once, warmed with evidence, reused, retired. */
 import { expect } from 'chai';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -107,6 +108,23 @@ describe('Synthetic Cell Manager', function () {
     expect(evidence.probe?.peersP95Ms).to.be.a('number');
     expect(beats.length).to.be.greaterThan(3);
     expect((await store.cell(cell.name))?.state).to.equal('warming');
+    expect(evidence.protection).to.deep.equal({ weaker: [], comparedWith: 'source', notes: [] });
+    expect(evidence.drift).to.deep.equal([]);
+  });
+
+  it('calls no cell warm that is less protected than its source, and names the difference', async function () {
+    if (process.platform !== 'linux') this.skip();
+    await applyShop(serverBlueprint(marker));
+    await startShop();
+    const [source] = (await provider.observe('shop-a')).instances;
+    execFileSync('prlimit', ['--pid', String(source!.pid), '--nofile=64:64']);
+    const { cell } = await acquire();
+    const { warm, reasons } = await manager.warm(cell);
+    expect(warm).to.equal(false);
+    expect(reasons).to.have.length(2);
+    expect(reasons[0]).to.match(
+      /^weaker protection: shop-a-understudy-1-1 has .* on open files, its source a limit of 64$/,
+    );
   });
 
   it('finds out a cell that is still cold', async () => {

@@ -136,7 +136,7 @@ blueprint: shop
   it('do not promise what the provider cannot bring about', () => {
     const blueprint = blueprintDocument({
       image: { command: ['server'] },
-      security: { identity: 'spiffe://shop', secrets: ['db-password'] },
+      security: { identity: 'spiffe://shop', secrets: [{ name: 'db', from: 'vault:shop/db' }] },
     });
     expect(reasons([blueprint])).to.deep.equal([
       '0 image.command: neither the command nor the environment names {port}, so an instance cannot know where to listen',

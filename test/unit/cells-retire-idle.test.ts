@@ -2,21 +2,33 @@
 import { expect } from 'chai';
 import type { CellRecord } from '../../blueprints/records';
 import { cellsToRetire } from '../../cells/retire-idle';
-import { serviceDocument } from '../support/documents';
 
 describe('Idle synthetic cells', () => {
-  const services = [{ name: 'shop', spec: serviceDocument({ policy: { retireAfterS: 60 } }) }];
+  const byTime = ({ service }: CellRecord) =>
+    service === 'shop' ? { keepS: 60, worth: 0, keepAtMostS: 86_400 } : undefined;
   const idle = (name: string, idleForS: number, service = 'shop') => ({
     cell: { name, service } as CellRecord,
     idleForS,
   });
 
   it('are kept for as long as the policy of their service says, and no longer', () => {
-    const due = cellsToRetire([idle('a', 59.9), idle('b', 60), idle('c', 3600)], services);
+    const due = cellsToRetire([idle('a', 59.9), idle('b', 60), idle('c', 3600)], byTime);
     expect(due.map(({ cell }) => cell.name)).to.deep.equal(['b', 'c']);
   });
 
   it('are kept when nobody knows the policy of their service', () => {
-    expect(cellsToRetire([idle('a', 3600, 'gone')], services)).to.deep.equal([]);
+    expect(cellsToRetire([idle('a', 3600, 'gone')], byTime)).to.deep.equal([]);
+  });
+
+  it('are kept, the newest, as far as they are worth their cost, and never longer than they may', () => {
+    const due = (worth: number) =>
+      cellsToRetire([idle('a', 90_000), idle('b', 3600), idle('c', 10)], () => ({
+        keepS: 0,
+        worth,
+        keepAtMostS: 86_400,
+      }))
+        .map(({ cell }) => cell.name)
+        .join('');
+    expect([due(0), due(1), due(2), due(3)]).to.deep.equal(['abc', 'ab', 'a', 'a']);
   });
 });

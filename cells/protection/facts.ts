@@ -1,0 +1,45 @@
+/** What is really in force around one instance: read from the system, never from what was asked of it. */
+
+/** Limits by which a process is held. Bytes, cores or counts. */
+export const limitNames = [
+  'memoryBytes',
+  'cpus',
+  'processes',
+  'openFiles',
+  'coreBytes',
+  'lockedBytes',
+  'realtimePriority',
+] as const;
+export type LimitName = (typeof limitNames)[number];
+
+export const limitWords: Record<LimitName, string> = {
+  memoryBytes: 'memory',
+  cpus: 'processor cores',
+  processes: 'processes',
+  openFiles: 'open files',
+  coreBytes: 'size of core dumps',
+  lockedBytes: 'locked memory',
+  realtimePriority: 'real-time priority',
+};
+
+export interface ProtectionFacts {
+  instance: string;
+  uid: number;
+  gid: number;
+  /** Supplementary groups. */
+  groups: number[];
+  /** Every capability that it holds, could take up, or hands on. Its bounding set counts only without no_new_privs. */
+  capabilities: string[];
+  noNewPrivileges: boolean;
+  seccomp: 'none' | 'strict' | 'filter';
+  /** What is left out is not limited. */
+  limits: Partial<Record<LimitName, number>>;
+  /** Namespaces that are not the reader's own: `mnt`, `net`, `pid`, `user`, `ipc`; `root` for a root folder of its own. */
+  confinedBy: string[];
+  /** Sockets that accept connections. */
+  listens: { address: string; port: number }[];
+  /** What holds a secret in clear, by name only: `argument password`, `environment DB_PASSWORD`. */
+  clearSecrets: string[];
+  /** What could not be read, in words. What stands above for it says nothing. */
+  unseen: string[];
+}

@@ -1,0 +1,121 @@
+/** Reads back what is in force at a synthetic cell and at its source, and says whether it is as protected. */
+import { readFileSync } from 'node:fs';
+import type { BlueprintDocument } from '../../blueprints/schema';
+import type { ObservedInstance } from '../provider';
+import { demandedBy, statedDemands, weakerThanDemanded, weakerThanSource, type Weakness } from './compare';
+import type { ProtectionFacts } from './facts';
+import { processListeningOn, readProtection } from './read-process';
+
+export type PlacedInstance = Pick<ObservedInstance, 'name' | 'address' | 'port'> & { pid?: number | undefined };
+
+/** Where something else than this machine's /proc knows what holds a cell: a container engine, a cloud. */
+export interface ProtectionReader {
+  /** The facts of an instance, or why there are none, in words. */
+  read(instance: PlacedInstance): Promise<ProtectionFacts | string>;
+}
+
+export interface ProtectionReport {
+  /** Everything in which the synthetic cell is less protected; it is armed only if there is nothing. */
+  weaker: Weakness[];
+  /** `source`: compared with what is in force there; `blueprint`: with that only; `nothing`: it could not be read. */
+  comparedWith: 'source' | 'blueprint' | 'nothing';
+  /** What limits the comparison, in sentences. */
+  notes: string[];
+}
+
+/** Instances that run on this machine: by their pid, else by who listens at their address. */
+export const thisMachine: ProtectionReader = {
+  read: async ({ name, address, port, pid }) => {
+    try {
+      const found = pid ?? processListeningOn(address, port);
+      if (found === undefined) return `no process of this machine can be seen that listens on ${address}:${port}`;
+      return readProtection(found, name);
+    } catch (error) {
+      return (error as Error).message;
+    }
+  },
+};
+
+export interface ReadBack {
+  blueprint: BlueprintDocument;
+  synthetic: readonly PlacedInstance[];
+  source: readonly PlacedInstance[];
+  reader?: ProtectionReader;
+}
+
+export async function readBackProtection({
+  blueprint,
+  synthetic,
+  source,
+  reader = thisMachine,
+}: ReadBack): Promise<ProtectionReport> {
+  const [own, theirs] = await Promise.all([readAll(reader, synthetic), readAll(reader, source)]);
+  const demanded = demandedBy(blueprint, uidOfUser);
+  const notes: string[] = [];
+  if (theirs.facts.length < source.length || source.length === 0)
+    notes.push(
+      `not every instance of the source could be read${theirs.reasons.length > 0 ? ` (${theirs.reasons[0]})` : ''}`,
+    );
+  const unread = own.reasons.map((reason) => `the synthetic cell could not be read (${reason})`);
+  if (own.facts.length < synthetic.length) {
+    notes.push(...unread.slice(0, 1));
+    const stated = statedDemands(demanded);
+    // Known to be protected on the one side, unknown on the other: that is weaker until it is shown.
+    if (theirs.facts.length > 0 || stated.length > 0)
+      return {
+        weaker: [
+          {
+            instance: synthetic[0]?.name ?? '',
+            what: 'unread',
+            against: theirs.facts.length > 0 ? 'source' : 'blueprint',
+            text: `${unread[0]}, so nothing shows that it is as protected as ${theirs.facts.length > 0 ? 'its source' : `the blueprint demands (${stated.join(', ')})`}`,
+          },
+        ],
+        comparedWith: 'nothing',
+        notes,
+      };
+    return { weaker: [], comparedWith: 'nothing', notes };
+  }
+  return {
+    weaker: [...weakerThanSource(own.facts, theirs.facts), ...weakerThanDemanded(own.facts, demanded)],
+    comparedWith: theirs.facts.length > 0 ? 'source' : 'blueprint',
+    notes,
+  };
+}
+
+/** One sentence for the dossier and for people. */
+export function protectionText({ weaker, comparedWith }: ProtectionReport): string {
+  if (weaker.length > 0) return weaker.map(({ instance, text }) => `${instance} ${text}`).join('; ');
+  if (comparedWith === 'nothing') return 'protection not read back';
+  return comparedWith === 'source' ? 'as protected as its source' : 'as protected as its blueprint states';
+}
+
+async function readAll(reader: ProtectionReader, instances: readonly PlacedInstance[]) {
+  const read = await Promise.all(instances.map((instance) => reader.read(instance)));
+  return {
+    facts: read.filter((one): one is ProtectionFacts => typeof one !== 'string'),
+    reasons: read.filter((one): one is string => typeof one === 'string'),
+  };
+}
+
+/** The number of an account of this machine. */
+export function uidOfUser(user: string): number | undefined {
+  return accounts().find(({ name }) => name === user)?.uid;
+}
+
+/** The account of a number. */
+export function userOfUid(uid: number): string | undefined {
+  return accounts().find((account) => account.uid === uid)?.name;
+}
+
+function accounts(): { name: string; uid: number }[] {
+  try {
+    return readFileSync('/etc/passwd', 'utf8')
+      .split('\n')
+      .map((line) => line.split(':'))
+      .filter((fields) => fields.length > 2)
+      .map(([name, , uid]) => ({ name: name!, uid: Number(uid) }));
+  } catch {
+    return [];
+  }
+}

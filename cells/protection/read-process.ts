@@ -1,0 +1,178 @@
+/** Reads what is in force around a process of this machine, a container's included: from /proc and its control groups. */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { secretArguments, whySecret } from '../../blueprints/clear-secrets';
+import type { ProtectionFacts } from './facts';
+import {
+  parseCgroup,
+  parseEnvironment,
+  parseLimits,
+  parseList,
+  parseStatus,
+  parseTcp,
+  type TcpSocket,
+} from './proc-files';
+
+/** Throws if there is no such process. What exists and must not be read is named under `unseen`. */
+export function readProtection(pid: number, instance: string): ProtectionFacts {
+  const unseen: string[] = [];
+  const seen = <T>(what: string, fallback: T, read: () => T): T => {
+    try {
+      return read();
+    } catch (error) {
+      unseen.push(`${what} (${(error as NodeJS.ErrnoException).code ?? (error as Error).message})`);
+      return fallback;
+    }
+  };
+  const status = parseStatus(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  const { uid, gid, groups, capabilities, noNewPrivileges, seccomp } = status;
+  return {
+    instance,
+    uid,
+    gid,
+    groups,
+    capabilities,
+    noNewPrivileges,
+    seccomp,
+    limits: seen('limits', {}, () => readLimits(pid)),
+    confinedBy: seen('namespaces', [], () => namespacesOf(pid)),
+    listens: seen('listening sockets', [], () =>
+      socketsOf(pid)
+        .filter(({ state }) => state === 'listening')
+        .map(({ local }) => local),
+    ),
+    clearSecrets: [
+      ...seen('arguments', [], () => secretArguments(readCommand(pid)).map(({ name }) => `argument ${name}`)),
+      ...seen('environment', [], () =>
+        Object.entries(readEnvironment(pid)).flatMap(([name, value]) =>
+          whySecret(name, value) === undefined ? [] : [`environment ${name}`],
+        ),
+      ),
+    ],
+    unseen,
+  };
+}
+
+export const readCommand = (pid: number): string[] => parseList(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+
+export const readEnvironment = (pid: number): Record<string, string> =>
+  parseEnvironment(readFileSync(`/proc/${pid}/environ`, 'utf8'));
+
+function readLimits(pid: number): ProtectionFacts['limits'] {
+  const own = parseLimits(readFileSync(`/proc/${pid}/limits`, 'utf8'));
+  const groups = groupLimits(pid);
+  const least = (...values: (number | undefined)[]) => {
+    const known = values.filter((value) => value !== undefined);
+    return known.length > 0 ? Math.min(...known) : undefined;
+  };
+  const limits: Record<keyof ProtectionFacts['limits'], number | undefined> = {
+    memoryBytes: least(own.get('Max address space'), own.get('Max data size'), groups.memoryBytes),
+    cpus: groups.cpus,
+    processes: least(own.get('Max processes'), groups.processes),
+    openFiles: own.get('Max open files'),
+    coreBytes: own.get('Max core file size'),
+    lockedBytes: own.get('Max locked memory'),
+    realtimePriority: own.get('Max realtime priority'),
+  };
+  return Object.fromEntries(Object.entries(limits).filter(([, value]) => value !== undefined));
+}
+
+const groupRoot = '/sys/fs/cgroup';
+
+/** The tightest limits of the process's control groups and of those above them. */
+function groupLimits(pid: number): { memoryBytes?: number; cpus?: number; processes?: number } {
+  const found: { memoryBytes?: number; cpus?: number; processes?: number } = {};
+  const tighten = (name: keyof typeof found, value: number | undefined) => {
+    if (value !== undefined && Number.isFinite(value)) found[name] = Math.min(found[name] ?? Infinity, value);
+  };
+  const groups = parseCgroup(readFileSync(`/proc/${pid}/cgroup`, 'utf8'));
+  const whole = (text: string | undefined) => {
+    // Version 1 says the largest number there is where nothing is limited.
+    const value = text === undefined || text === 'max' ? undefined : Number(text);
+    return value !== undefined && value > 0 && value < 2 ** 60 ? value : undefined;
+  };
+  for (const [controller, path] of groups) {
+    const roots = controller === 'unified' ? [groupRoot, join(groupRoot, 'unified')] : [join(groupRoot, controller)];
+    for (const root of roots)
+      for (const folder of upTo(root, path)) {
+        const read = (file: string) => readIfThere(join(folder, file));
+        tighten('memoryBytes', whole(read('memory.max') ?? read('memory.limit_in_bytes')));
+        tighten('processes', whole(read('pids.max')));
+        const [quota, period] = (
+          read('cpu.max') ?? `${read('cpu.cfs_quota_us') ?? 'max'} ${read('cpu.cfs_period_us')}`
+        ).split(' ');
+        tighten('cpus', quota === 'max' || Number(quota) <= 0 ? undefined : Number(quota) / Number(period));
+      }
+  }
+  return found;
+}
+
+function upTo(root: string, path: string): string[] {
+  const folders: string[] = [];
+  for (let at = normalize(`/${path}`); ; at = dirname(at)) {
+    folders.push(join(root, at));
+    if (at === '/') return folders;
+  }
+}
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch {
+    return undefined;
+  }
+}
+
+function namespacesOf(pid: number): string[] {
+  const differing = ['mnt', 'net', 'pid', 'user', 'ipc'].filter(
+    (kind) => readlinkSync(`/proc/${pid}/ns/${kind}`) !== readlinkSync(`/proc/self/ns/${kind}`),
+  );
+  return readlinkSync(`/proc/${pid}/root`) === '/' ? differing : [...differing, 'root'];
+}
+
+/** The TCP sockets that the process holds itself. */
+export function socketsOf(pid: number): TcpSocket[] {
+  const inodes = new Set<string>();
+  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+    const inode = /^socket:\[(\d+)\]$/.exec(linkIfThere(`/proc/${pid}/fd/${fd}`))?.[1];
+    if (inode !== undefined) inodes.add(inode);
+  }
+  const tables = ['tcp', 'tcp6'].map((table) => readIfThere(`/proc/${pid}/net/${table}`) ?? '');
+  return tables.flatMap(parseTcp).filter(({ inode }) => inodes.has(inode));
+}
+
+function linkIfThere(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return '';
+  }
+}
+
+const anyAddress = new Set(['0.0.0.0', '::']);
+
+/** The process of this machine that accepts connections there; undefined if none can be seen. */
+export function processListeningOn(address: string, port: number): number | undefined {
+  const inodes = new Set(
+    ['tcp', 'tcp6']
+      .flatMap((table) => parseTcp(readIfThere(`/proc/net/${table}`) ?? ''))
+      .filter(({ state, local }) => {
+        return (
+          state === 'listening' && local.port === port && (local.address === address || anyAddress.has(local.address))
+        );
+      })
+      .map(({ inode }) => `socket:[${inode}]`),
+  );
+  if (inodes.size === 0) return undefined;
+  for (const entry of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const isHolder = readdirSync(`/proc/${entry}/fd`).some((fd) =>
+        inodes.has(linkIfThere(`/proc/${entry}/fd/${fd}`)),
+      );
+      if (isHolder) return Number(entry);
+    } catch {
+      // It ended, or is another user's.
+    }
+  }
+  return undefined;
+}
