@@ -2,7 +2,7 @@
 
 /** What a person calls a secret. */
 const secretWords =
-  /(^|[_.-])(pass(word|wd|phrase)?|pwd|secret|token|api[_-]?key|private[_-]?key|access[_-]?key|secret[_-]?key|credentials?|auth)($|[_.-])/i;
+  /(^|[_.-])(pass(word|wd|phrase)?|secret|token|api[_-]?key|private[_-]?key|access[_-]?key|secret[_-]?key|credentials?|auth)($|[_.-])|[_.-]pwd$/i;
 /** What is about a secret and is none: where it lies, how long it lives, what it is called. */
 const aboutSecrets =
   /[_.-](file|path|dir|folder|ttl|expiry|expires|timeout|length|size|count|max|min|limit|name|id|type|kind|mode|header|issuer|audience|enabled|required|url|uri|host|port|s|ms|seconds|minutes|hours|days)$/i;

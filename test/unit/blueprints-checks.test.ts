@@ -126,6 +126,7 @@ capacity: { requestsPerSecond: 10 }
   it('knows a secret by its name or its look, and what is only about one', () => {
     const secret = [
       'DB_PASSWORD=x',
+      'DB_PWD=x',
       'api-key=x',
       'AUTH_TOKEN=x',
       'URL=postgres://ada:pw@db/x',
@@ -139,6 +140,8 @@ capacity: { requestsPerSecond: 10 }
       'URL=http://db/x',
       'SECRET=',
       'KEYBOARD=de',
+      'PWD=/srv',
+      'OLDPWD=/srv',
     ];
     const isSecret = (text: string) => {
       const [name = '', ...value] = text.split('=');
