@@ -1,6 +1,7 @@
 /** What the activities of a failover need from the other parts, as small as it is used. */
 import type { CellRecord } from '../blueprints/records';
 import type { ConfigurationStore } from '../blueprints/store';
+import type { DataGate } from '../cells/data-sync/data-gate';
 import type { ProtectionReport } from '../cells/protection/read-back';
 import type { TrafficClient } from '../envoy/traffic-client';
 
@@ -49,6 +50,9 @@ export interface SyntheticCells {
   retire(cell: CellRecord): Promise<void>;
 }
 
+/** What a cell's data has to say before the cell is used or ended. */
+export type DataGates = Pick<DataGate, 'warm' | 'beforeMove' | 'beforeEnd'>;
+
 /** A cell that a failover is open for, and not yet ended. */
 export interface Predicted {
   cell: string;
@@ -72,4 +76,6 @@ export interface Ports {
   traffic: Traffic;
   cells: SyntheticCells;
   failovers: Failovers;
+  /** Left out: no service keeps data. */
+  data?: DataGates;
 }

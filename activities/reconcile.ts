@@ -8,13 +8,14 @@ import type { RiskEvent } from '../prediction/contracts';
 import { findings, type Finding, type RunFact, type ServiceFacts } from '../workflows/findings';
 import { failoverWorkflowId, signalNames, workflowTypes, type Outcome } from '../workflows/messages';
 import type { ReconcileActivities } from '../workflows/reconcile';
-import type { Ports, Traffic } from './ports';
+import type { DataGates, Ports, Traffic } from './ports';
 import { syntheticCells } from './synthetic-cell';
 
 export interface CarePorts {
   store: Ports['store'] & Pick<ConfigurationStore, 'services' | 'idleCells'>;
   traffic: Traffic;
   cells: Ports['cells'] & { standing(): Promise<ObservedCell[]>; destroyUnknown(cell: string): Promise<void> };
+  data?: DataGates;
   client: Client;
   failoverTaskQueue: string;
 }

@@ -2,6 +2,7 @@
 import { Context } from '@temporalio/activity';
 import type { CellShare } from '../blueprints/records';
 import { FleetStoppedError, RefusedError, StaleEpochError } from '../blueprints/records';
+import type { Move } from '../cells/data-sync/data-gate';
 import { reduceTraffic, shiftTraffic } from '../envoy/shift-traffic';
 import { KeyReusedError, type ApplyResult, type TrafficView } from '../envoy/traffic-client';
 import type { Acknowledgement, FailoverActivities, ShiftRequest, ShiftResult } from '../workflows/steps';
@@ -11,7 +12,7 @@ import type { Ports } from './ports';
 /** How often a split that somebody else changed meanwhile is read again before the attempt fails. */
 const racesLost = 5;
 
-export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivities, 'armCell' | 'shiftTraffic'> {
+export function trafficShifts({ store, traffic, data }: Ports): Pick<FailoverActivities, 'armCell' | 'shiftTraffic'> {
   return {
     async armCell({ service, syntheticCell, failover, reason, key, byPerson = false }): Promise<Acknowledgement> {
       const applied = await traffic.armCell({
@@ -35,6 +36,16 @@ export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivitie
         const view = await traffic.getTraffic(request.service);
         const wanted = wantedSplit(request, view, requestsPerSecond);
         if (!wanted.split) return answer(request, view, requestsPerSecond, null, wanted.why);
+        const override = request.byPerson ?? request.purpose === 'ordered';
+        const stop = data && !override ? await store.fleetStop?.() : undefined;
+        // The stop freezes the data as well, not only the split.
+        if (stop) {
+          const why = `the fleet is stopped by ${stop.by} (${stop.reason})`;
+          return answer(request, view, requestsPerSecond, null, why);
+        }
+        const verdict = await data?.beforeMove(dataMove(request, view));
+        if (verdict?.barred) return answer(request, view, requestsPerSecond, null, verdict.barred);
+        if (verdict && verdict.evidence.length > 0) wanted.why += `; data: ${verdict.evidence.join('; ')}`;
         try {
           const change = {
             service: request.service,
@@ -43,7 +54,7 @@ export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivitie
             reason: `${request.purpose}: ${wanted.why}`,
             by: request.failover,
             idempotencyKey: request.key,
-            override: request.byPerson ?? request.purpose === 'ordered',
+            override,
           };
           const applied = await traffic.applySplit(change).catch((err: unknown) => {
             // An attempt whose answer was lost has made its change: on other figures, and it is that one that counts.
@@ -76,6 +87,12 @@ export function trafficShifts({ store, traffic }: Ports): Pick<FailoverActivitie
     const state = isMirrored ? 'quarantined' : 'active';
     if (source.state !== state) await store.updateCell(name, { state });
   }
+}
+
+/** A canary is a trial: it shares the reads. Everything more takes the writes over first, and all of them. */
+function dataMove({ cell, syntheticCell, targetBp, knownBp, purpose }: ShiftRequest, view: TrafficView): Move {
+  const isBack = targetBp < Math.max(knownBp, shareOf(view, syntheticCell));
+  return { source: cell, syntheticCell, direction: isBack ? 'down' : 'up', isTrial: purpose === 'canary' };
 }
 
 /** The split to command, or why none. Every purpose is one of the load balancer's two movements with its own guard. */

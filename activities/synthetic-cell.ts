@@ -29,7 +29,7 @@ export interface Patience {
 }
 
 export function syntheticCells(
-  { store, traffic, cells }: Ports,
+  { store, traffic, cells, data }: Ports,
   patience: Patience = { proxiesBackMs: 10_000, inFlightMs: 10_000, pollMs: 200 },
 ): SyntheticCellActivities {
   async function owned(request: { failover: string; syntheticCell: string }): Promise<CellRecord | null> {
@@ -96,6 +96,8 @@ export function syntheticCells(
       if (!cell)
         throw new RefusedError(`synthetic cell ${request.syntheticCell} is not held by ${request.failover} any more`);
       const startedMs = Date.now();
+      // The data first: what is measured of a cell without it says nothing.
+      const caughtUp = await beating(async (beat, signal) => data?.warm(cell, beat, signal));
       // A new process is slow at first, and a busy machine for a moment: what a second look finds warm is warm.
       let found = await beating((beat, signal) => cells.warm(cell, beat, signal));
       for (let look = 2; !found.warm && look <= (patience.warmUpLooks ?? 3); look += 1) {
@@ -108,19 +110,21 @@ export function syntheticCells(
           ? ''
           : `, p95 ${probe.p95Ms.toFixed(0)} ms` +
             (probe.peersP95Ms === null ? '' : ` against its peers' ${probe.peersP95Ms.toFixed(0)} ms`);
+      const ofData = caughtUp ? `, ${caughtUp}` : '';
       const protection = found.protection ? `, ${protectionText(found.protection)}` : '';
       const drift = found.drift?.length ? `; the source has drifted from its blueprint: ${found.drift.join('; ')}` : '';
-      const figures = `${entries} entries preloaded, ${connections} connections opened${latency}${protection}${drift}`;
+      const figures = `${entries} entries preloaded, ${connections} connections opened${latency}${ofData}${protection}${drift}`;
       return {
         passed: found.warm,
         summary: found.warm ? figures : found.reasons.join('; '),
-        evidence: { ...found, tookMs: Date.now() - startedMs },
+        evidence: { ...found, ...(caughtUp && { data: caughtUp }), tookMs: Date.now() - startedMs },
       };
     },
 
     async restAtIdle(request: SyntheticSubject): Promise<void> {
       const cell = await owned(request);
       if (!cell) return;
+      await data?.beforeEnd(cell, request.cell, false);
       await remove(request, cell.name);
       await cells.rest(cell);
     },
@@ -132,7 +136,10 @@ export function syntheticCells(
       const isBegun = (c: CellRecord) => c.state === 'retired' && c.sourceCell === request.cell;
       for (const cell of await store.cells(request.service)) {
         if (cell.role !== 'synthetic' || (!isOwn(cell) && !isBegun(cell))) continue;
-        if (!isBegun(cell)) await removeForGood({ ...request, syntheticCell: cell.name }, cell.name);
+        if (!isBegun(cell)) {
+          await beating(async (beat) => data?.beforeEnd(cell, request.cell, true, beat));
+          await removeForGood({ ...request, syntheticCell: cell.name }, cell.name);
+        }
         // A cloud may take minutes to take a cell down.
         await beating(() => cells.retire(cell));
       }

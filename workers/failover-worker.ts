@@ -15,6 +15,7 @@ import { drills } from '../activities/drill';
 import { reconciliation, type CarePorts } from '../activities/reconcile';
 import { loadSettings, type Settings } from '../blueprints/settings';
 import { ConfigurationStore } from '../blueprints/store';
+import { DataGate } from '../cells/data-sync/data-gate';
 import { SyntheticCellManager } from '../cells/manager';
 import { startLeaseKeeping } from '../cells/lease-keeping';
 import { providersOf } from '../cells/providers';
@@ -53,7 +54,7 @@ async function main(): Promise<void> {
   const traffic = new TrafficClient(trafficAddress, channelCredentials(tls));
   const manager = new SyntheticCellManager(store, providersOf(settings), settings.cells.leaseS);
   const worker = await untilThere(`namespace ${namespace}`, log, () =>
-    createWorker(settings, client, connection, { store, traffic, cells: manager }),
+    createWorker(settings, client, connection, { store, traffic, cells: manager, data: new DataGate(store) }),
   );
   const schedules = keepSchedules(client, settings, () => store.services(), log);
   const retirement = startRetirementLoop(store, manager, (retired) => sayRetired(log, retired));
@@ -84,7 +85,7 @@ export async function createWorker(
   settings: Settings,
   client: Client,
   connection: NativeConnection,
-  has: Pick<CarePorts, 'store' | 'traffic' | 'cells'>,
+  has: Pick<CarePorts, 'store' | 'traffic' | 'cells' | 'data'>,
   options: Partial<WorkerOptions> = {},
 ): Promise<Worker> {
   const { namespace, failoverTaskQueue } = settings.temporal;

@@ -33,8 +33,28 @@ const kafkaChangelogSchema = z.strictObject({
   maxLagS,
 });
 
+const identifier = z.string().regex(/^[A-Za-z_][\w-]{0,62}$/, 'must be letters, digits, hyphens and underscores');
+
+const postgresSchema = z.strictObject({
+  kind: z.literal('postgres'),
+  database: identifier.describe("Name of the service's database in each cell's own Postgres."),
+  user: identifier.describe('May change settings, create replication slots and promote.'),
+  passwordFile: z
+    .string()
+    .startsWith('/', 'must be an absolute path')
+    .describe("File with the user's password, read when it is needed; the password itself never stands here."),
+  path,
+  maxLagBytes: z
+    .number()
+    .int()
+    .min(0)
+    .default(16 * 1024 * 1024)
+    .describe('The gate opens to a replica no further behind; the handover itself waits for the rest.'),
+  maxLagS,
+});
+
 export const dataSyncSchema = z
-  .discriminatedUnion('kind', [z.strictObject({ kind: z.literal('none') }), kafkaChangelogSchema])
+  .discriminatedUnion('kind', [z.strictObject({ kind: z.literal('none') }), kafkaChangelogSchema, postgresSchema])
   .default({ kind: 'none' });
 
 export type DataSyncDocument = z.infer<typeof dataSyncSchema>;

@@ -3,9 +3,9 @@
  * it where Kafka or Postgres can be asked instead; it is how a cell is told what to do.
  *
  *   GET  <path>           who it is, what it has applied, whom it takes for the owner
- *   POST <path>/fence     {"epoch"}: acknowledge nothing more; answers the state it ended in
- *   POST <path>/promote   {"epoch"}: become the owner, after everything that was acknowledged; answers the state
- *   POST <path>/follow    {"owner": "<address>:<port>", "epoch"}: follow that cell's data (kind postgres only)
+ *   POST <path>/fence     {"epoch"}: acknowledge nothing more; answers the state (kind kafka-changelog only)
+ *   POST <path>/promote   {"epoch"}: become the owner, after everything that was acknowledged; answers the state (the same)
+ *   POST <path>/follow    {"owner": "<host>:<port>", "epoch"}: begin to follow that database (kind postgres only)
  */
 import { z } from 'zod';
 import type { Instance } from '../../blueprints/schema';
@@ -23,6 +23,8 @@ export const dataStateSchema = z.object({
   position: z.number().min(0),
   /** When the newest change that it has applied was written, in milliseconds since 1970; null without any. */
   newestMs: z.number().nullable(),
+  /** host:port of its database, for kind postgres. */
+  database: z.string().optional(),
 });
 
 export type DataState = z.infer<typeof dataStateSchema>;

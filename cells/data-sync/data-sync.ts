@@ -31,6 +31,8 @@ export interface Promoted {
 export interface DataSync {
   readonly kind: string;
   readonly limit: LagLimit;
+  /** The owner's data is in the owner: where it ends nobody has it. False where a log outside the cells holds it. */
+  readonly livesInCells: boolean;
   /** The cell's data next to the owner's. Rejects where it cannot be told: not told is not caught up. */
   lag(cell: DataCell, owner: DataCell): Promise<Lag>;
   /** Makes sure that the cell follows the owner, without waiting for it. */
@@ -40,6 +42,11 @@ export interface DataSync {
    * where the log does that.
    */
   secure(to: DataCell, owner: DataCell): Promise<void>;
+  /**
+   * Takes `secure` back, before the cell rests or ends: the owner waits for it no longer, and it is not to be promoted.
+   * `forGood`: the cell is about to be destroyed, so it may be too dead to be told.
+   */
+  release(owner: DataCell, from: DataCell, forGood: boolean): Promise<void>;
   /** Asks the owner to stop. An owner that does not answer is fenced by what `how` says. */
   fence(owner: DataCell, to: DataCell, epoch: number): Promise<Fenced>;
   /** `to` has everything acknowledged and is the only one that can write. */

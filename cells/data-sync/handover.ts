@@ -30,7 +30,6 @@ export async function catchUp(
   signal?: AbortSignal,
 ): Promise<CaughtUp> {
   const since = performance.now();
-  await sync.follow(cell, owner);
   let from: Lag | undefined;
   let least = Infinity;
   let leastMs = since;
@@ -38,6 +37,8 @@ export async function catchUp(
   for (;;) {
     signal?.throwIfAborted();
     const lag = await sync.lag(cell, owner).catch((error: unknown) => void (why = (error as Error).message));
+    // It may have been restarted, and forgotten what it was told.
+    if (!lag) await sync.follow(cell, owner).catch((error: unknown) => void (why += `; ${(error as Error).message}`));
     const now = performance.now();
     if (lag) {
       from ??= lag;

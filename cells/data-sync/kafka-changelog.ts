@@ -33,6 +33,7 @@ const recentRecords = 2_000;
 
 export class KafkaChangelog implements DataSync {
   readonly kind = 'kafka-changelog';
+  readonly livesInCells = false;
   readonly limit: LagLimit;
   private readonly kafka: Kafka;
   private admin: Promise<Admin> | undefined;
@@ -74,6 +75,8 @@ export class KafkaChangelog implements DataSync {
   /** What is acknowledged is in the log, and the log is nobody's. */
   async secure(): Promise<void> {}
 
+  async release(): Promise<void> {}
+
   async fence(owner: DataCell, to: DataCell, epoch: number): Promise<Fenced> {
     try {
       const { position, role } = await this.fencing.order(owner, { what: 'fence', epoch });
@@ -106,8 +109,13 @@ export class KafkaChangelog implements DataSync {
   async ownership(cells: readonly DataCell[]): Promise<Ownership> {
     const answers = await Promise.allSettled(cells.map((cell) => this.fencing.state(cell)));
     const states = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
-    if (states.length === 0)
-      throw new DataUnreachableError(`none of ${cells.map(({ name }) => name).join(', ')} answers`);
+    // One that has not read the log yet knows nobody: that proves nothing while another cannot be asked.
+    const isUnknown = states.length < answers.length && states.every(({ epoch }) => epoch === 0);
+    if (isUnknown)
+      throw new DataUnreachableError(
+        `who owns ${this.options.topic} is not known: not every cell answers, and no other knows`,
+      );
+    if (states.length === 0) return { epoch: 0, owner: null };
     const newest = states.reduce((a, b) => (b.epoch > a.epoch ? b : a));
     return { epoch: newest.epoch, owner: newest.owner?.cell ?? null };
   }

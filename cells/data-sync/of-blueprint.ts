@@ -1,7 +1,9 @@
 /** From what a blueprint says about its data to the port that does it. */
+import { readFileSync } from 'node:fs';
 import type { DataSyncDocument } from '../../blueprints/schema';
 import type { DataSync } from './data-sync';
 import { KafkaChangelog } from './kafka-changelog';
+import { PostgresReplica } from './postgres';
 
 /** Null where a cell keeps no data that another could miss. The caller closes what it gets. */
 export function dataSyncOf(document: DataSyncDocument): DataSync | null {
@@ -11,6 +13,12 @@ export function dataSyncOf(document: DataSyncDocument): DataSync | null {
     case 'kafka-changelog': {
       const { brokers, topic, path, maxLagRecords, maxLagS } = document;
       return new KafkaChangelog({ brokers, topic, path, limit: { behind: maxLagRecords, seconds: maxLagS } });
+    }
+    case 'postgres': {
+      const { user, database, passwordFile, path, maxLagBytes, maxLagS } = document;
+      const password = encodeURIComponent(readFileSync(passwordFile, 'utf8').trim());
+      const url = `postgres://${encodeURIComponent(user)}:${password}@cell/${encodeURIComponent(database)}`;
+      return new PostgresReplica({ url, path, limit: { behind: maxLagBytes, seconds: maxLagS } });
     }
   }
 }

@@ -1,26 +1,40 @@
 /** Cells of the changelog service as processes over a real Kafka, each behind a line of its own that can be cut. */
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { KafkaChangelog } from '../../cells/data-sync/kafka-changelog';
 import { createTopics } from '../../local/kafka';
 import { releasePorts, reservePorts } from '../../local/ports';
-import type { ManagedProcess } from '../../local/process';
 import type { Stack } from '../../local/stack';
 import { waitUntil } from '../../local/wait';
 import { packageRoot } from '../../package-root';
-import { perfectNetwork, TcpProxy } from '../chaos/tcp-proxy';
+import { TcpProxy } from '../chaos/tcp-proxy';
 import { seededRandom } from '../random';
 import type { FaultyCell } from './faulted-handover';
+import { faultsOf } from './faulty-process';
 
 export interface ChangelogWorld {
   sync: KafkaChangelog;
   source: FaultyCell;
-  synthetic: FaultyCell;
   stop(): Promise<void>;
 }
 
-/** `name` is the service's; it must be new to the stack. */
-export async function changelogWorld(stack: Stack, name: string, seed: number): Promise<ChangelogWorld> {
+type RunningCell = FaultyCell & { stop(): Promise<void> };
+
+/** A source and a synthetic cell that follows. `name` is the service's; it must be new to the stack. */
+export async function changelogWorld(
+  stack: Stack,
+  name: string,
+  seed: number,
+): Promise<ChangelogWorld & { synthetic: FaultyCell }> {
+  const world = await sourceWorld(stack, name, seed);
+  return { ...world, synthetic: await world.startSynthetic() };
+}
+
+/** The same, with the synthetic cell yet to be started. */
+export async function sourceWorld(
+  stack: Stack,
+  name: string,
+  seed: number,
+): Promise<ChangelogWorld & { startSynthetic(): Promise<FaultyCell> }> {
   const topic = `${name}.changelog`;
   const spec = { topic, partitions: 1, config: { 'cleanup.policy': 'compact' } };
   // A broker that has just made a topic may deny for a moment that there is one.
@@ -34,20 +48,30 @@ export async function changelogWorld(stack: Stack, name: string, seed: number): 
     path: '/data-sync',
     limit: { behind: 1_000, seconds: 10 },
   };
-  const source = await startCell(stack, name, `${name}-a`, topic, seed);
-  const synthetic = await startCell(stack, name, `${name}-b`, topic, seed + 1);
   const sync = new KafkaChangelog(options);
+  const source = await startCell(stack, name, `${name}-a`, topic, seed);
+  const running: RunningCell[] = [source];
   return {
     sync,
     source,
-    synthetic,
+    async startSynthetic() {
+      const synthetic = await startCell(stack, name, `${name}-b`, topic, seed + 1);
+      running.push(synthetic);
+      return synthetic;
+    },
     async stop() {
-      await Promise.all([source.stop(), synthetic.stop(), sync.close()]);
+      await Promise.all([...running.map((cell) => cell.stop()), sync.close()]);
     },
   };
 }
 
-async function startCell(stack: Stack, service: string, cell: string, topic: string, seed: number) {
+async function startCell(
+  stack: Stack,
+  service: string,
+  cell: string,
+  topic: string,
+  seed: number,
+): Promise<RunningCell> {
   const [host = '127.0.0.1', kafkaPort] = stack.addresses.kafka.split(':');
   const line = await TcpProxy.start({ host, port: Number(kafkaPort) }, seededRandom(seed));
   const [port] = (await reservePorts(1)) as [number];
@@ -59,7 +83,7 @@ async function startCell(stack: Stack, service: string, cell: string, topic: str
     kafka: stack.addresses.kafka,
     'kafka-via-port': String(line.port),
   };
-  const process_ = await stack.startAlso({
+  const managed = await stack.startAlso({
     name: cell,
     command: process.execPath,
     args: [
@@ -75,35 +99,11 @@ async function startCell(stack: Stack, service: string, cell: string, topic: str
   return {
     name: cell,
     instances: [{ address: '127.0.0.1', port }],
-    ...faultsOf(process_, (levels) => (line.levels = levels)),
+    ...faultsOf(managed, line),
     async stop() {
-      await process_.stop();
+      await managed.stop();
       await line.stop();
       releasePorts([port]);
-    },
-  };
-}
-
-/** What can be done to a process and its line. */
-export function faultsOf(
-  managed: ManagedProcess,
-  setLine: (levels: TcpProxy['levels']) => void,
-): Pick<FaultyCell, 'killFor' | 'pauseFor' | 'cutOffFor'> {
-  return {
-    async killFor(ms) {
-      await managed.kill('SIGKILL');
-      await sleep(ms);
-      await managed.start();
-    },
-    async pauseFor(ms) {
-      managed.signal('SIGSTOP');
-      await sleep(ms);
-      managed.signal('SIGCONT');
-    },
-    async cutOffFor(ms, resets) {
-      setLine(resets ? { ...perfectNetwork, resetShare: 1 } : { ...perfectNetwork, stallShare: 1, stallMs: ms });
-      await sleep(ms);
-      setLine({ ...perfectNetwork });
     },
   };
 }

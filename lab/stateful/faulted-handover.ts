@@ -74,7 +74,7 @@ export async function faultedRun({
 }: RunOptions): Promise<FaultedRun> {
   const cells = [source, synthetic];
   const plan = planOf(seed);
-  await handOver({ sync, to: source, cells });
+  await handOver({ sync, to: source, cells: [source] });
   const asked = cells.map(({ name, instances: [at] }) => ({ name, address: at!.address, port: at!.port }));
   const clients = new Clients({ seed, clients: 6, cells: () => asked });
   const handovers: HandedOver[] = [];

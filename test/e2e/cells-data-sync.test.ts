@@ -2,6 +2,7 @@
 import { expect } from 'chai';
 import { changelogWorld } from '../../lab/stateful/changelog-world';
 import { faultedRun, planOf } from '../../lab/stateful/faulted-handover';
+import { postgresWorld } from '../../lab/stateful/postgres-world';
 import { startStack, type Stack } from '../../local/stack';
 
 describe('The data of a stateful service', function () {
@@ -13,16 +14,21 @@ describe('The data of a stateful service', function () {
   });
   after(() => stack.stop());
 
-  for (const seed of [1]) {
+  const runs = [
+    { kind: 'on a changelog', seed: 1, world: changelogWorld },
+    { kind: 'on a changelog', seed: 14, world: changelogWorld },
+    { kind: 'on a Postgres replica', seed: 14, world: postgresWorld },
+  ];
+  for (const { kind, seed, world: make } of runs) {
     const plan = planOf(seed).map(({ fault, victim, moment }) => `${fault} of the ${victim} in ${moment}`);
-    it(`on a changelog goes over and back with nothing lost or stale (seed ${seed}: ${plan.join(', then ')})`, async () => {
-      const world = await changelogWorld(stack, `shop-${seed}`, seed);
-      const say = process.env['UNDERSTUDY_TELL'] ? (text: string) => process.stdout.write(`    ${text}\n`) : undefined;
+    it(`${kind} goes over and back with nothing lost or stale (seed ${seed}: ${plan.join(', then ')})`, async () => {
+      const told: string[] = [];
+      const world = await make(stack, `shop-${kind.includes('log') ? 'log' : 'replica'}-${seed}`, seed);
       try {
-        const run = await faultedRun({ seed, ...world, withinMs: 90_000, ...(say && { say }) });
-        say?.(JSON.stringify(run, null, 1));
-        expect(run.violations).to.deep.equal([]);
+        const run = await faultedRun({ seed, ...world, withinMs: 90_000, say: (sentence) => told.push(sentence) });
+        expect(run.violations, told.join('\n')).to.deep.equal([]);
         expect(run.handovers.map(({ to }) => to)).to.deep.equal([world.synthetic.name, world.source.name]);
+        expect(run.acknowledged).to.be.greaterThan(50);
       } finally {
         await world.stop();
       }

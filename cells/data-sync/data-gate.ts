@@ -1,0 +1,118 @@
+/**
+ * Where a failover meets the data: nothing of a cell that keeps data is used before its data is there, writes go over as a
+ * whole before the first share that is more than a trial, and a cell that owns the data is not ended.
+ */
+import type { CellRecord } from '../../blueprints/records';
+import type { ConfigurationStore } from '../../blueprints/store';
+import type { DataCell } from './contract';
+import { isWithin, lagText, type DataSync } from './data-sync';
+import { catchUp, handOver, type Progress } from './handover';
+import { dataSyncOf } from './of-blueprint';
+
+type Store = Pick<ConfigurationStore, 'cell' | 'cells' | 'blueprint'>;
+
+/** The cell owns the data that nobody else could take over: it must not end. */
+export class OwnsDataError extends Error {
+  override readonly name = 'OwnsDataError';
+}
+
+export interface Move {
+  source: string;
+  syntheticCell: string;
+  /** Of the synthetic cell's share. */
+  direction: 'up' | 'down';
+  /** A trial: it shares the reads, and the writes that it is sent it hands on to the owner. */
+  isTrial: boolean;
+}
+
+export interface Verdict {
+  /** Null if the share may move; else why not now. */
+  barred: string | null;
+  /** What was done and seen, one sentence per step. */
+  evidence: string[];
+}
+
+const open: Verdict = { barred: null, evidence: [] };
+
+export class DataGate {
+  constructor(
+    private readonly store: Store,
+    private readonly syncOf: typeof dataSyncOf = dataSyncOf,
+  ) {}
+
+  /** Part of warming: returns when the cell has the data and follows. Null where it keeps none. */
+  async warm(cell: CellRecord, progress: Progress, signal?: AbortSignal): Promise<string | null> {
+    return this.with(cell, null, async (sync) => {
+      const owner = await this.ownerOf(sync, cell);
+      if (owner === null) return `nobody has written the data of ${cell.service} yet`;
+      if (owner.name === cell.name) return `${cell.name} owns the data`;
+      const { from, lag, tookMs } = await catchUp(sync, cell, owner, progress, signal);
+      // From here on the source may die at any time, and everything that it acknowledged is here.
+      await sync.secure(cell, owner);
+      return `data caught up in ${(tookMs / 1000).toFixed(1)} s: was ${lagText(from)}, is ${lagText(lag)}`;
+    });
+  }
+
+  /** Asked before every change of the share, and again by every attempt. Whoever gets the share has the data first. */
+  async beforeMove({ source, syntheticCell, direction, isTrial }: Move, progress?: Progress): Promise<Verdict> {
+    const cell = await this.store.cell(syntheticCell);
+    if (!cell) return open;
+    return this.with(cell, open, async (sync) => {
+      const to = direction === 'up' ? cell : await this.store.cell(source);
+      if (!to) return { barred: `cell ${source} is not known: nobody can take the data back`, evidence: [] };
+      try {
+        const owner = await this.ownerOf(sync, cell);
+        // On the way back a trial, or an owner that never changed, leaves nothing to be handed back.
+        if (owner === null || owner.name === to.name) return open;
+        if (direction === 'up' && isTrial) {
+          const lag = await sync.lag(to, owner);
+          const words = `${to.name} is ${lagText(lag)}`;
+          return isWithin(lag, sync.limit)
+            ? { barred: null, evidence: [words] }
+            : { barred: `the data gate is closed: ${words}`, evidence: [] };
+        }
+        // Nobody warmed the source: it may have lived through the failover as something else than a follower.
+        await sync.follow(to, owner);
+        const cells = await this.store.cells(cell.service);
+        const { evidence } = await handOver({ sync, to, cells, ...(progress && { progress }) });
+        return { barred: null, evidence };
+      } catch (error) {
+        return { barred: `the data could not be handed over to ${to.name}: ${(error as Error).message}`, evidence: [] };
+      }
+    });
+  }
+
+  /** Before the cell rests or, `forGood`, ends: it owns nothing, and nobody waits for it. */
+  async beforeEnd(cell: CellRecord, source: string, forGood: boolean, progress?: Progress): Promise<void> {
+    const move: Move = { source, syntheticCell: cell.name, direction: 'down', isTrial: false };
+    const { barred } = await this.beforeMove(move, progress);
+    await this.with(cell, undefined, async (sync) => {
+      // What is in a log outlives every cell; it only has nobody to write it until there is a new owner.
+      if (barred !== null && (sync.livesInCells || !forGood))
+        throw new OwnsDataError(`${cell.name} is kept: ${barred}`);
+      if (!sync.livesInCells) return;
+      const owner = await this.ownerOf(sync, cell);
+      if (owner && owner.name !== cell.name) await sync.release(owner, cell, forGood);
+    });
+  }
+
+  private async ownerOf(sync: DataSync, { service }: CellRecord): Promise<DataCell | null> {
+    const cells = (await this.store.cells(service)).filter(({ state }) => state !== 'retired');
+    const { owner } = await sync.ownership(cells);
+    if (owner === null) return null;
+    const found = cells.find(({ name }) => name === owner);
+    if (!found) throw new OwnsDataError(`${owner} owns the data of ${service} and is not known`);
+    return found;
+  }
+
+  private async with<T>(cell: CellRecord, without: T, work: (sync: DataSync) => Promise<T>): Promise<T> {
+    const blueprint = await this.store.blueprint(cell.blueprint.name, cell.blueprint.version);
+    const sync = blueprint?.spec.dataSync && this.syncOf(blueprint.spec.dataSync);
+    if (!sync) return without;
+    try {
+      return await work(sync);
+    } finally {
+      await sync.close();
+    }
+  }
+}

@@ -1,0 +1,254 @@
+/** No share before the data is there, all writes at once and before them the handover, and no end of a cell that owns the data. */
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { expect } from 'chai';
+import type { Ports } from '../../activities/ports';
+import { trafficShifts } from '../../activities/shift-traffic';
+import type { CellRecord } from '../../blueprints/records';
+import { dataSyncSchema } from '../../blueprints/schema';
+import { DataGate, OwnsDataError, type Move, type Verdict } from '../../cells/data-sync/data-gate';
+import type { DataSync, Lag } from '../../cells/data-sync/data-sync';
+import { dataSyncOf } from '../../cells/data-sync/of-blueprint';
+import type { ShiftRequest, ShiftResult } from '../../workflows/steps';
+import { quietRuntime } from '../support/failover-bench';
+
+/** A data sync that does as it is told and writes down what it was asked. */
+class FakeSync implements DataSync {
+  readonly kind = 'fake';
+  readonly limit = { behind: 100, seconds: 5 };
+  livesInCells = true;
+  owner = 'shop-a';
+  epoch = 1;
+  behind: Lag = { behind: 3, unit: 'records', seconds: 0.1 };
+  unreachable = false;
+  readonly asked: string[] = [];
+
+  async lag(): Promise<Lag> {
+    return this.behind;
+  }
+  async follow(cell: { name: string }): Promise<void> {
+    this.asked.push(`follow ${cell.name}`);
+  }
+  async secure(to: { name: string }): Promise<void> {
+    this.asked.push(`secure ${to.name}`);
+  }
+  async release(owner: { name: string }): Promise<void> {
+    this.asked.push(`release ${owner.name}`);
+  }
+  async fence(owner: { name: string }) {
+    this.asked.push(`fence ${owner.name}`);
+    return { acknowledged: 40, how: `${owner.name} stopped` };
+  }
+  async promote(to: { name: string }, epoch: number) {
+    if (this.unreachable) throw new Error(`${to.name} does not answer`);
+    this.asked.push(`promote ${to.name}`);
+    [this.owner, this.epoch] = [to.name, epoch];
+    return { position: 41, tookMs: 1 };
+  }
+  async readBack(to: { name: string }, epoch: number): Promise<string> {
+    this.asked.push(`read back ${to.name}`);
+    return `${to.name} owns epoch ${epoch}`;
+  }
+  async ownership() {
+    return { epoch: this.epoch, owner: this.owner };
+  }
+  async close(): Promise<void> {
+    this.asked.push('close');
+  }
+  /** Without what is always asked. */
+  get told(): string[] {
+    return this.asked.filter((what) => what !== 'close');
+  }
+}
+
+function gateOver(sync: FakeSync, dataSync: unknown = { kind: 'none' }) {
+  const cell = (name: string) =>
+    ({
+      name,
+      service: 'shop',
+      state: 'active',
+      instances: [],
+      blueprint: { name: 'shop', version: 1 },
+    }) as unknown as CellRecord;
+  const cells = ['shop-a', 'shop-b', 'shop-a-understudy-1'].map(cell);
+  const store = {
+    cell: async (name: string) => cells.find((each) => each.name === name),
+    cells: async () => cells,
+    blueprint: async () => ({ spec: { dataSync } }),
+  };
+  return { gate: new DataGate(store as never, () => sync), synthetic: cells[2]! };
+}
+
+const move = (overrides: Partial<Move> = {}): Move => ({
+  ...{ source: 'shop-a', syntheticCell: 'shop-a-understudy-1', direction: 'up', isTrial: false },
+  ...overrides,
+});
+
+describe('The data gate of a failover', () => {
+  it('lets no share, not even a trial, go to a cell that is too far behind', async () => {
+    const sync = new FakeSync();
+    sync.behind = { behind: 5_000, unit: 'records', seconds: 2 };
+    const { gate } = gateOver(sync);
+    for (const isTrial of [true, false]) {
+      const { barred } = await gate.beforeMove(move({ isTrial }));
+      expect(barred).to.contain('5000 records');
+    }
+    expect(sync.told.filter((what) => !what.startsWith('follow'))).to.deep.equal([]);
+    expect(sync.owner).to.equal('shop-a');
+  });
+
+  it('leaves the writes where they are in a trial', async () => {
+    const sync = new FakeSync();
+    const { barred } = await gateOver(sync).gate.beforeMove(move({ isTrial: true }));
+    expect(barred).to.equal(null);
+    expect(sync.told).to.deep.equal([]);
+  });
+
+  it('hands the writes over before more than a trial moves, in this order and once', async () => {
+    const sync = new FakeSync();
+    const { gate } = gateOver(sync);
+    const { barred, evidence } = await gate.beforeMove(move());
+    expect(barred).to.equal(null);
+    expect(evidence.at(-1)).to.equal('shop-a-understudy-1 owns epoch 2');
+    const steps = ['follow', 'secure', 'fence', 'promote', 'read back'];
+    expect(sync.told.map((what) => what.replace(/ \S+$/, ''))).to.deep.equal(steps);
+    await gate.beforeMove(move());
+    expect(sync.epoch).to.equal(2);
+  });
+
+  it('hands them back before the share goes back', async () => {
+    const sync = new FakeSync();
+    const { gate } = gateOver(sync);
+    await gate.beforeMove(move());
+    expect((await gate.beforeMove(move({ direction: 'down' }))).barred).to.equal(null);
+    expect([sync.owner, sync.epoch]).to.deep.equal(['shop-a', 3]);
+  });
+
+  it('moves nothing where the handover fails, and says why', async () => {
+    const sync = new FakeSync();
+    sync.unreachable = true;
+    const { barred } = await gateOver(sync).gate.beforeMove(move());
+    expect(barred).to.contain('shop-a-understudy-1 does not answer');
+  });
+
+  it('does not let a cell end that owns the data and cannot give it back', async () => {
+    const sync = new FakeSync();
+    const { gate, synthetic } = gateOver(sync);
+    await gate.beforeMove(move());
+    sync.unreachable = true;
+    const ended = await gate.beforeEnd(synthetic, 'shop-a', true).catch((error: unknown) => error);
+    expect(ended).to.be.instanceOf(OwnsDataError);
+    sync.unreachable = false;
+    await gate.beforeEnd(synthetic, 'shop-a', true);
+    expect(sync.owner).to.equal('shop-a');
+    expect(sync.told.at(-1)).to.equal('release shop-a');
+  });
+
+  it('warms by catching up, and makes sure that what is acknowledged is on both', async () => {
+    const sync = new FakeSync();
+    const { gate, synthetic } = gateOver(sync);
+    expect(await gate.warm(synthetic, () => undefined)).to.contain('3 records');
+    expect(sync.told).to.deep.equal(['secure shop-a-understudy-1']);
+  });
+
+  it('asks nothing of a service without data', async () => {
+    const sync = new FakeSync();
+    const { synthetic } = gateOver(sync);
+    const store = {
+      cell: async () => synthetic,
+      cells: async () => [],
+      blueprint: async () => ({ spec: { dataSync: { kind: 'none' } } }),
+    };
+    const gate = new DataGate(store as never);
+    expect(await gate.beforeMove(move())).to.deep.equal({ barred: null, evidence: [] });
+    expect(await gate.warm(synthetic, () => undefined)).to.equal(null);
+    await gate.beforeEnd(synthetic, 'shop-a', true);
+  });
+});
+
+describe('The share of a cell that keeps data', () => {
+  before(quietRuntime);
+
+  /** What was done in which order, and what came of it. */
+  async function shift(verdict: Verdict, isStopped = false): Promise<{ done: string[]; result: ShiftResult }> {
+    const done: string[] = [];
+    const applied = { epoch: 8, split: [], acknowledged: ['envoy'], refused: [], pending: [], tookMs: 3 };
+    const traffic = (cell: string, shareBp: number, coverInstances: number) => ({
+      ...{ cell, shareBp, coverInstances, measured: true, requestsPerSecond: 50, errorRatio: 0, requestsInFlight: 0 },
+      ...{ measuredBp: shareBp, ageMs: 0, requestsTotal: 0, errorsTotal: 0 },
+    });
+    const ports = {
+      store: {
+        blueprint: async () => ({ name: 'shop', version: 1, spec: { capacity: { requestsPerSecond: 100 } } }),
+        cell: async () => undefined,
+        updateCell: async () => undefined,
+        fleetStop: async () => (isStopped ? { by: 'ada', reason: 'release' } : undefined),
+      },
+      traffic: {
+        getTraffic: async () => ({
+          ...{ service: 'shop', epoch: 7, proxies: ['envoy'] },
+          cells: [traffic('shop-a', 10_000, 0), traffic('shop-a-understudy-1', 0, 2)],
+        }),
+        applySplit: async () => {
+          done.push('split');
+          return applied;
+        },
+      },
+      data: {
+        beforeMove: async (asked: Move) => {
+          done.push(`${asked.direction}${asked.isTrial ? ', a trial' : ''}`);
+          return verdict;
+        },
+      },
+    } as unknown as Ports;
+    const step: ShiftRequest = {
+      ...{ failover: 'failover/shop/shop-a', service: 'shop', cell: 'shop-a', syntheticCell: 'shop-a-understudy-1' },
+      ...{ key: 'key', reason: 'test', blueprint: { name: 'shop', version: 1 } },
+      ...{ purpose: 'step', targetBp: 1500, knownBp: 0, coverInstances: 0, minSourceLoad: 0 },
+    };
+    const result = await new MockActivityEnvironment().run(trafficShifts(ports).shiftTraffic, step);
+    return { done, result: result as ShiftResult };
+  }
+
+  it('moves after the data has, and tells how that went', async () => {
+    const { done, result } = await shift({ barred: null, evidence: ['shop-a stopped'] });
+    expect(done).to.deep.equal(['up', 'split']);
+    expect(result.why).to.contain('data: shop-a stopped');
+  });
+
+  it('stays where it is while the data gate is closed', async () => {
+    const { done, result } = await shift({ barred: 'the data gate is closed', evidence: [] });
+    expect(done).to.deep.equal(['up']);
+    expect(result).to.include({ applied: false, why: 'the data gate is closed' });
+  });
+
+  it('and its data stay where they are while the fleet is stopped', async () => {
+    const { done, result } = await shift({ barred: null, evidence: [] }, true);
+    expect(done).to.deep.equal([]);
+    expect(result.applied).to.equal(false);
+  });
+});
+
+describe('The data sync of a blueprint', () => {
+  const complaints = (dataSync: unknown) =>
+    (dataSyncSchema.safeParse(dataSync).error?.issues ?? []).map(
+      ({ path, message }) => `${path.join('.')}: ${message}`,
+    );
+
+  it('is refused with the path of what is wrong', () => {
+    expect(complaints({ kind: 'kafka-changelog', brokers: ['kafka'], topic: 'a b' })).to.deep.equal([
+      'brokers.0: must be host:port',
+      'topic: must be the name of a topic',
+    ]);
+    expect(complaints({ kind: 'postgres', user: 'u', database: 'd', passwordFile: 'secret' })).to.deep.equal([
+      'passwordFile: must be an absolute path',
+    ]);
+    expect(
+      complaints({ kind: 'postgres', user: 'u', database: 'd', passwordFile: '/run/p', password: 'x' })[0],
+    ).to.contain('password');
+    expect(complaints({ kind: 'mysql' })[0]).to.match(/^kind: /);
+  });
+
+  it('is none where nothing is said, and then there is nothing to do', () => {
+    expect(dataSyncOf(dataSyncSchema.parse(undefined))).to.equal(null);
+  });
+});
