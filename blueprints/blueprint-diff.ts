@@ -41,7 +41,7 @@ const listening: Judge = (from, to) => {
   return isLoopback(from) ? 'weaker' : 'stronger';
 };
 const user: Judge = (from, to) => {
-  if (to === 'root' || to === undefined) return 'weaker';
+  if (to === 'root' || to === undefined) return from === 'root' ? 'other' : 'weaker';
   return from === 'root' || from === undefined ? 'stronger' : 'other';
 };
 const demanded: Judge = (from, to) => {

@@ -75,11 +75,7 @@ const poolSchema = z.strictObject({
     .default(0.1)
     .describe('Share of predictions that come too late to make a cell from nothing, while too few have been seen.'),
   mostIdle: z.number().int().min(0).max(16).default(1).describe('However cheap they are, no more wait idle.'),
-  keepAtMostS: z
-    .number()
-    .min(0)
-    .default(86_400)
-    .describe('However cheap it is, no cell waits idle for longer: it would be refreshed by then.'),
+  keepAtMostS: z.number().min(0).default(2_592_000).describe('However cheap it is, no cell waits idle for longer.'),
 });
 
 /** What limits a failover beyond the risk itself, and how it plans. Apart from `policySchema` only to be read in one piece. */
