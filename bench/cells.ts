@@ -2,6 +2,7 @@
 import { readFlags, numberFlag } from '../lab/arguments';
 import { catchUpFigures } from './cells/catch-up';
 import { consistencyFigures } from './cells/consistency';
+import { poolFigures } from './cells/pool';
 import { say, write, type Figure } from './figures';
 
 export interface PartOptions {
@@ -16,6 +17,7 @@ export interface PartOptions {
 const parts: Readonly<Record<string, (options: PartOptions) => Promise<Figure[]>>> = {
   consistency: consistencyFigures,
   'catch-up': catchUpFigures,
+  pool: poolFigures,
 };
 
 async function main(): Promise<void> {
