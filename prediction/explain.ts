@@ -148,7 +148,8 @@ export function sentence(metric: MetricName, figures: MetricFigures | undefined,
       : `${label} ${quantity(level, unit, metric)}`,
   );
   const relativeTo = figures.limit === figures.limit ? figures.limit : Math.abs(figures.baseline);
-  const rate = perSecond / relativeTo;
+  // Beside a usual value of 0 any rise is without measure: that it is usually 0 says enough.
+  const rate = relativeTo === 0 ? 0 : perSecond / relativeTo;
   if (Math.abs(rate) >= 0.001) parts.push(`${rate > 0 ? 'rising' : 'falling'} ${percent(Math.abs(rate))} a second`);
   const secondsLeft = (figures.stepsToLimit * stepMs) / 1000;
   if (isShare && secondsLeft < 86_400 && rate > 0.0001) parts.push(`limit in ${duration(secondsLeft)}`);
