@@ -19,7 +19,7 @@ import { reportPage } from './failover/report-html';
 import { remainingS, scheduleOf } from './failover/schedule';
 
 /** How often a run that the machine disturbed is begun, and how long a quiet moment is waited for. */
-const attempts = 3;
+const attempts = 10;
 const quietWithinS = 300;
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../package-root';
-import { fullReport, shortTable } from './report';
+import { fullReport, provenance, shortTable } from './report';
 import type { RunResult } from './result';
 import { rowsOf } from './statistics';
 
@@ -46,7 +46,7 @@ export function withShortTable(text: string, runs: readonly RunResult[]): string
   const to = text.indexOf(marks.end);
   if (from < 0 || to < from)
     throw new Error(`README.md has no place for the table between ${marks.begin} and ${marks.end}`);
-  return `${text.slice(0, from)}${marks.begin}\n${shortTable(rowsOf(runs)).join('\n')}\n${text.slice(to)}`;
+  return `${text.slice(0, from)}${marks.begin}\n${shortTable(rowsOf(runs)).join('\n')}\n\n${provenance(runs).join('\n')}\n${text.slice(to)}`;
 }
 
 export function readRunLines(text: string): RunResult[] {

@@ -1,6 +1,6 @@
 /** The table as Markdown: for the terminal, for docs/failover-table.md and, in short, for the README. Pure. */
 import { armTitles, type ArmName } from './arms';
-import type { FaultName } from './cases';
+import { faultNames, type FaultName } from './cases';
 import { rowsOf, type ArmRow, type FaultRows, type Spread } from './statistics';
 import { overallVerdicts, percent, verdictsOf, type Verdict } from './verdict';
 import { rates, ratesSource, spareHoursOfWeek, standbyHoursOfWeek } from './week';
@@ -55,7 +55,7 @@ export function boundOf(fault: FaultRows): string | null {
   const missed = verdictsOf(fault, 'f').filter(({ met }) => met === false);
   if (missed.length === 0) return null;
   const first = missed.map(({ what, figure }) => `${what.split(': ')[1]} (${figure})`).join('; ');
-  return `Perfect foresight (f) cannot do it here either: ${first}.`;
+  return `Perfect foresight (f) did not reach it here either: ${first}.`;
 }
 
 function faultSection(fault: FaultRows): string[] {
@@ -70,6 +70,12 @@ function faultSection(fault: FaultRows): string[] {
     ...fault.rows.map(armLine),
     '',
     ...(bound ? [bound, ''] : []),
+    ...(fault.sharedBad > 0
+      ? [
+          `${percent(fault.sharedBad)} of the requests were bad in every arm in the same second: the machine, or a fault that follows to all.`,
+          '',
+        ]
+      : []),
   ];
 }
 
@@ -101,14 +107,16 @@ export function fullReport(runs: readonly RunResult[]): string {
   ].join('\n');
 }
 
-function provenance(runs: readonly RunResult[]): string[] {
+/** How many runs, when, and on how busy a machine. */
+export function provenance(runs: readonly RunResult[]): string[] {
   const busy = runs.map(({ machine }) => machine.busy).sort((a, b) => a - b);
   const waits = runs.map(({ machine }) => machine.pressure ?? 0).sort((a, b) => a - b);
   const seeds = new Set(runs.map(({ seed }) => seed)).size;
+  const kinds = new Set(runs.map(({ fault }) => fault)).size;
   const [first, last] = [runs[0]?.startedAt ?? '', runs.at(-1)?.startedAt ?? ''];
   const middle = (values: number[]): string => percent(values[Math.floor(values.length / 2)] ?? 0);
   return [
-    `${runs.length} runs, ${seeds} ${seeds === 1 ? 'seed' : 'seeds'}, every arm of a fault and seed at the same time on one machine of ${runs[0]?.machine.cpus ?? 0} CPUs`,
+    `${runs.length} ${runs.length === 1 ? 'run' : 'runs'} over ${kinds} of ${faultNames.length} kinds of fault, ${seeds} ${seeds === 1 ? 'seed' : 'seeds'}, every arm of a fault and seed at the same time on one machine of ${runs[0]?.machine.cpus ?? 0} CPUs`,
     `(${first.slice(0, 16)} to ${last.slice(0, 16)} UTC). The machine, which others used too, was ${middle(busy)} busy (median of the runs; at most ${percent(busy.at(-1) ?? 0)}),`,
     `and in ${middle(waits)} of the time (at most ${percent(waits.at(-1) ?? 0)}) some process waited for a CPU.`,
   ];

@@ -48,6 +48,8 @@ export interface FaultRows {
   rows: ArmRow[];
   /** Share of the requests before the fault that failed or came late, over all arms: what the machine does to everybody. */
   machineNoise: number;
+  /** Share of the requests that was bad in every arm in the same second: the machine's doing, or a fault that follows to all. */
+  sharedBad: number;
 }
 
 /** The arm whose cells nobody relieves tells when the failure comes. */
@@ -86,6 +88,7 @@ export function rowsOf(runs: readonly RunResult[]): FaultRows[] {
         mechanisms: own.map(({ mechanism }) => mechanism),
         rows,
         machineNoise: noiseOf(own),
+        sharedBad: sharedOf(own),
       },
     ];
   });
@@ -125,4 +128,17 @@ function noiseOf(runs: readonly RunResult[]): number {
     }
   }
   return bad / Math.max(1, requests);
+}
+
+function sharedOf(runs: readonly RunResult[]): number {
+  let shared = 0;
+  let requests = 0;
+  for (const run of runs) {
+    const arms = Object.values(run.arms);
+    for (let second = Math.ceil(run.measuredFromS); second < run.endS; second++) {
+      shared += Math.min(...arms.map(({ badPerS }) => badPerS[second] ?? 0));
+    }
+    requests += run.ratePerSecond * (run.endS - run.measuredFromS);
+  }
+  return shared / Math.max(1, requests);
 }

@@ -1,6 +1,9 @@
 import { expect } from 'chai';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { ArmName } from '../../bench/failover/arms';
 import { baselineS, caseOf, faultNames } from '../../bench/failover/cases';
+import { publishedRuns, publishedTable, readRunLines, tablePage, withShortTable } from '../../bench/failover/publish';
 import { fullReport } from '../../bench/failover/report';
 import { reportPage } from '../../bench/failover/report-html';
 import type { ArmResult, RunResult } from '../../bench/failover/result';
@@ -8,6 +11,7 @@ import { remainingS, scheduleOf } from '../../bench/failover/schedule';
 import { rowsOf, spreadOf, warningOf } from '../../bench/failover/statistics';
 import { overallVerdicts, ratio, verdictsOf } from '../../bench/failover/verdict';
 import { rates, spareHoursOfWeek, standbyHoursOfWeek } from '../../bench/failover/week';
+import { packageRoot } from '../../package-root';
 
 function arm(bad: number, more: Partial<ArmResult> = {}): ArmResult {
   return {
@@ -213,12 +217,19 @@ describe('bench:failover', () => {
     });
   });
 
+  it('publishes tables that are those of the runs that are kept', () => {
+    const runs = readRunLines(readFileSync(publishedRuns, 'utf8'));
+    expect(readFileSync(publishedTable, 'utf8')).to.equal(tablePage(runs));
+    const readme = readFileSync(join(packageRoot, 'README.md'), 'utf8');
+    expect(readme).to.equal(withShortTable(readme, runs));
+  });
+
   it('reports every arm of every fault, its missed targets and what foresight could not do, as text and as a page', () => {
     const runs = [run({ a: arm(500), b: arm(100), c: arm(5), e: foreseeing(50, 30), f: foreseeing(40, 10) })];
     const text = fullReport(runs);
     expect(text).to.include('(e) Understudy');
     expect(text).to.include('**missed**');
-    expect(text).to.include('Perfect foresight (f) cannot do it here either');
+    expect(text).to.include('Perfect foresight (f) did not reach it here either');
     const page = reportPage(runs);
     expect(page).to.include('<svg');
     expect(page).not.to.include('http://');
