@@ -1,12 +1,12 @@
 /** How fast a new cell applies a changelog that is there already: from its first record to caught up. */
 import { Kafka, logLevel, CompressionTypes } from 'kafkajs';
 import { catchUp, handOver } from '../../cells/data-sync/handover';
-import { sourceWorld } from '../../lab/stateful/changelog-world';
+import { createChangelog, sourceWorld } from '../../lab/stateful/changelog-world';
 import { startStack } from '../../local/stack';
 import { atLeast, plain, type Figure } from '../figures';
 
 const changes = 600_000;
-const perBatch = 10_000;
+const perBatch = 4_000;
 
 export async function catchUpFigures(): Promise<Figure[]> {
   const stack = await startStack({ parts: ['kafka'] });
@@ -37,12 +37,8 @@ export async function catchUpFigures(): Promise<Figure[]> {
 
 /** Changes as a service writes them: registers of which each is set a few times, and appends. */
 async function fill(broker: string, topic: string): Promise<void> {
+  await createChangelog(broker, topic);
   const kafka = new Kafka({ brokers: [broker], logLevel: logLevel.NOTHING });
-  const admin = kafka.admin();
-  await admin.connect();
-  const configEntries = [{ name: 'cleanup.policy', value: 'compact' }];
-  await admin.createTopics({ topics: [{ topic, numPartitions: 1, configEntries }] });
-  await admin.disconnect();
   const producer = kafka.producer();
   await producer.connect();
   for (let first = 0; first < changes; first += perBatch) {

@@ -17,6 +17,16 @@ export interface ChangelogWorld {
   stop(): Promise<void>;
 }
 
+/** Also where it is there already. */
+export async function createChangelog(broker: string, topic: string): Promise<void> {
+  const spec = { topic, partitions: 1, config: { 'cleanup.policy': 'compact' } };
+  // A broker that has just made a topic may deny for a moment that there is one.
+  await waitUntil(() => createTopics(broker, [spec]).then(() => true), {
+    withinMs: 30_000,
+    what: `topic ${topic} is there`,
+  });
+}
+
 type RunningCell = FaultyCell & { stop(): Promise<void> };
 
 /** A source and a synthetic cell that follows. `name` is the service's; it must be new to the stack. */
@@ -36,12 +46,7 @@ export async function sourceWorld(
   seed: number,
 ): Promise<ChangelogWorld & { startSynthetic(): Promise<FaultyCell> }> {
   const topic = `${name}.changelog`;
-  const spec = { topic, partitions: 1, config: { 'cleanup.policy': 'compact' } };
-  // A broker that has just made a topic may deny for a moment that there is one.
-  await waitUntil(() => createTopics(stack.addresses.kafka, [spec]).then(() => true), {
-    withinMs: 30_000,
-    what: `topic ${topic} is there`,
-  });
+  await createChangelog(stack.addresses.kafka, topic);
   const options = {
     brokers: [stack.addresses.kafka],
     topic,
