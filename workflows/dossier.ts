@@ -1,6 +1,5 @@
-/** The failover as people read it: the dossier, its lines, and where it stands now. */
+/** The failover as people read it afterwards: the dossier and its lines. */
 import type { Failover } from './failover';
-import { percent } from './failover';
 import type { Dossier } from './messages';
 import type { Step } from './steps';
 
@@ -40,34 +39,6 @@ export function dossierOf(f: Failover): Dossier {
     ...(f.took && { took: f.took }),
     entries: f.entries,
   };
-}
-
-/** Where the failover stands, as Markdown for Temporal's UI. */
-export function details(f: Failover, step: Step): string {
-  const lines = [
-    `### ${f.drill ? 'DRILL ' : ''}${f.service} / ${f.cell}: ${f.phase}`,
-    f.conclusion ? `**${f.conclusion.outcome}**: ${f.conclusion.reason}` : `Now: ${doing[step.kind]}. ${step.why}.`,
-    '',
-    '| | share |',
-    '|---|---|',
-    `| ${f.cell} (source, ${f.source.state}) | ${percent(f.traffic.sourceBp)} |`,
-    `| ${f.synthetic?.name ?? 'synthetic cell'} (${f.synthetic?.state ?? 'none yet'}) | ${percent(f.traffic.syntheticBp)} |`,
-    '',
-  ];
-  const risk = f.risk?.last;
-  if (risk) {
-    const drivers = (risk.drivers ?? []).slice(0, 3).map((d) => d.text);
-    lines.push(
-      `Risk: level ${risk.level}, ${risk.probability.toFixed(2)} within ${risk.horizonS} s, told at ${risk.at}` +
-        (drivers.length > 0 ? ` (${drivers.join('; ')})` : ''),
-    );
-  }
-  if (f.plan) lines.push(`Plan: ${f.plan.kind}`);
-  if (f.limited) lines.push(`Limited to **${f.limited.reach}** (${f.limited.guard}): ${f.limited.why}`);
-  if (f.held) lines.push(`**Held by ${f.held.by}**: ${f.held.reason}`);
-  if (f.approved) lines.push(`Approved by ${f.approved.by}: ${f.approved.reason}`);
-  lines.push('', ...f.entries.slice(-6).map((e) => `- ${e.at.slice(11, 19)} ${e.what}`));
-  return lines.join('\n');
 }
 
 /** What a step does, for a person: summaries of activities and timers begin with it. */

@@ -21,7 +21,8 @@ import {
 import { ApplicationFailure, CancelledFailure, defineSearchAttributeKey } from '@temporalio/common';
 import type { RiskEvent } from '../prediction/contracts';
 import { decide, stillServes } from './decide';
-import { details, dossierOf } from './dossier';
+import { details } from './current-details';
+import { dossierOf } from './dossier';
 import type { Failover } from './failover';
 import { begin } from './failover';
 import { hearRisk } from './hear';

@@ -8,13 +8,14 @@ export interface DecisionActivities {
   recordDecisions(decisions: Decision[]): Promise<void>;
 }
 
-const { recordDecisions } = proxyActivities<DecisionActivities>({
+const options = {
   startToCloseTimeout: '20s',
   // A store that is away for longer costs these events; the dossier has them all the same.
   scheduleToCloseTimeout: '1 hour',
   heartbeatTimeout: '4s',
   retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s' },
-});
+} as const;
+const { recordDecisions } = proxyActivities<DecisionActivities>(options);
 
 export class DecisionTeller {
   private last: Promise<void> = Promise.resolve();
@@ -35,8 +36,11 @@ export class DecisionTeller {
     this.told = f;
     if (decisions.length === 0) return;
     this.pending += 1;
+    const summary = decisions.map(({ what }) => what).join('; ');
+    const record = () =>
+      recordDecisions.executeWithOptions({ ...options, summary: summary.slice(0, 180) }, [decisions]);
     this.last = this.last
-      .then(() => CancellationScope.nonCancellable(() => recordDecisions(decisions)))
+      .then(() => CancellationScope.nonCancellable(record))
       .catch(() => undefined)
       .finally(() => (this.pending -= 1));
   }
