@@ -1,11 +1,12 @@
 /** The process provider keeps the promises of the port, and some of its own. */
 import { expect } from 'chai';
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { Cgroups } from '../../cells/cgroups';
 import { ProcessProvider } from '../../cells/process-provider';
+import { packageRoot } from '../../package-root';
 import { cellSpec, runningProcesses, serverBlueprint, untilPhase } from '../support/cells';
 import { conformance } from './conformance';
 
@@ -53,7 +54,7 @@ describe('Process provider, by its own means', function () {
     expect(limits).to.deep.equal({ memoryBytes: 96 * 1024 * 1024, cpus: 0.5, processes: 512 });
     expect(by).to.match(/^cgroup v[12]$/);
     await provider.idle('shop-x');
-    expect((await provider.observe('shop-x')).phase).to.equal('idle');
+    await untilPhase(provider, 'shop-x', 'idle');
     await provider.destroy('shop-x');
     expect(await new Cgroups(stateDir).read(`shop-x`)).to.equal(undefined);
   });
@@ -61,8 +62,11 @@ describe('Process provider, by its own means', function () {
   it('runs each instance as a user of its own, without privileges to win back', async function () {
     if (!isRoot) return this.skip();
     spawnSync('chmod', ['711', stateDir]);
+    // Where such a user can read it: a checkout may lie in a folder of its owner's only.
+    const program = join(stateDir, 'cell-server.js');
+    copyFileSync(join(packageRoot, 'dist/test/support/cell-server.js'), program);
     const provider = new ProcessProvider({ stateDir, graceMs: 2_000, user: 'allocate' });
-    await provider.ensure(cellSpec('shop-x', serverBlueprint(marker)));
+    await provider.ensure(cellSpec('shop-x', serverBlueprint(marker, [], {}, program)));
     const { instances } = await untilPhase(provider, 'shop-x', 'ready');
     const uids = instances.map(({ pid }) => {
       const status = readFileSync(`/proc/${pid}/status`, 'utf8');

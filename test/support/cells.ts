@@ -12,18 +12,11 @@ export function serverBlueprint(
   marker: string,
   args: string[] = [],
   change: Record<string, unknown> = {},
+  program = join(packageRoot, 'dist/test/support/cell-server.js'),
 ): BlueprintDocument {
   return blueprintDocument({
     image: {
-      command: [
-        process.execPath,
-        join(packageRoot, 'dist/test/support/cell-server.js'),
-        '--port',
-        '{port}',
-        '--marker',
-        `${marker}/{instance}`,
-        ...args,
-      ],
+      command: [process.execPath, program, '--port', '{port}', '--marker', `${marker}/{instance}`, ...args],
     },
     resources: { instances: 2, memoryLimitMib: 64 },
     readiness: { timeoutS: 60 },

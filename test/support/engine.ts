@@ -140,7 +140,7 @@ runroot = "${join(dir, 'run')}"
     // Contents, not links: what a link points to is not in the image.
     await fs.copyFile(file, join(rootfs, file));
   }
-  await fs.mkdir(join(rootfs, 'tmp'));
+  await fs.mkdir(join(rootfs, 'tmp'), { recursive: true });
   const archive = join(dir, 'rootfs.tar');
   await run('tar', ['-C', rootfs, '-cf', archive, '.']);
   const importing = (driver: string) =>
