@@ -1,4 +1,5 @@
 /** How an instance of a case is started: the lab's program under its limits, as a blueprint that any provider call can repeat. */
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BlueprintDocument, CellDocument, Document } from '../../blueprints/schema';
 import { documentSchema } from '../../blueprints/schema';
@@ -13,16 +14,28 @@ export const healthIntervalMs = 500;
 export const letters = ['a', 'b', 'c'] as const;
 export type Letter = (typeof letters)[number];
 
-/** Enters a group of its own, mounts its small disk, limits its files: all before the program takes the shell's place. */
-function commandLine({ variant }: Deployment, run: string, dependency: Peer | undefined): string[] {
-  const disk = join(labRunsDir, run, '{instance}');
-  const setUp = [
-    ...(variant.cpuQuota === undefined ? [] : [quotaCommand(`${run}/{instance}`, variant.cpuQuota)]),
+/** Enters a group of its own, mounts its small disk: all before the program takes the shell's place. Answers the script's file. */
+function startScript({ variant }: Deployment, run: string): string {
+  const folder = join(labRunsDir, run);
+  const disk = `${folder}/$instance`;
+  const lines = [
+    'instance=$1',
+    'shift',
+    ...(variant.cpuQuota === undefined ? [] : [quotaCommand(`${run}/$instance`, variant.cpuQuota)]),
     ...(variant.diskBytes === undefined
       ? []
       : [`mkdir -p "${disk}" && mount -t tmpfs -o size=${variant.diskBytes},mode=0755 understudy-lab "${disk}"`]),
     'exec "$@"',
   ];
+  mkdirSync(folder, { recursive: true });
+  const file = join(folder, `start-${variant.service}.sh`);
+  writeFileSync(file, `${lines.join('\n')}\n`);
+  return file;
+}
+
+function commandLine(deployment: Deployment, run: string, dependency: Peer | undefined): string[] {
+  const { variant } = deployment;
+  const disk = join(labRunsDir, run, '{instance}');
   const config = {
     service: variant.service,
     cell: '{cell}',
@@ -38,7 +51,7 @@ function commandLine({ variant }: Deployment, run: string, dependency: Peer | un
   // The port is a number, and only the provider knows it.
   const text = JSON.stringify(config).replace('"{port}"', '{port}');
   const limit = `--nofile=${variant.fdLimit}:${variant.fdLimit}`;
-  return ['sh', '-c', setUp.join('\n'), 'sh', 'prlimit', limit, ...commandOf(variant), text];
+  return ['sh', startScript(deployment, run), '{instance}', 'prlimit', limit, ...commandOf(variant), text];
 }
 
 /** One blueprint per cell: they differ in the dependency of their zone, and so does what is made from them. */
