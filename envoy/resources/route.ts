@@ -51,8 +51,9 @@ function liveTarget({ name, distribution }: ServiceDocument, places: CellPlace[]
   return { weighted_clusters: { clusters } };
 }
 
+// gRPC's words for it, which plain HTTP never says: there it is 502, 503 and 504.
 const gatewayErrors = ['unavailable', 'cancelled'];
-const repeatable = ['connect-failure', 'refused-stream', 'reset', ...gatewayErrors];
+const repeatable = ['connect-failure', 'refused-stream', 'reset', 'gateway-error', ...gatewayErrors];
 // A write that was reset may have been done: repeat only what surely was not.
 const notBegun = ['connect-failure', 'refused-stream', 'reset-before-request'];
 
