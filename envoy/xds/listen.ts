@@ -9,6 +9,8 @@ import { createServer, type AddressInfo, type Server as Listener } from 'node:ne
  */
 const backlog = 65_535;
 
+const notHere = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT']);
+
 export interface Listening {
   port: number;
   /** Takes no more connections; those that stand go on. */
@@ -17,7 +19,7 @@ export interface Listening {
 
 /**
  * Gives the server every connection made to `address`: `host:port`, an IPv6 host in brackets, a name for all that it
- * resolves to. Throws if one of them cannot be listened on.
+ * resolves to on this machine. Throws if one of them is taken, or none is here.
  */
 export async function listen(server: Server, address: string, credentials: ServerCredentials): Promise<Listening> {
   const listeners: Listener[] = [];
@@ -25,12 +27,21 @@ export async function listen(server: Server, address: string, credentials: Serve
   try {
     const { host, port } = hostAndPort(address);
     const injector = server.createConnectionInjector(credentials);
+    const addresses = new Set((await lookup(host, { all: true })).map(({ address: ip }) => ip));
     let bound = port;
-    for (const { address: ip } of await lookup(host, { all: true })) {
+    let missing: Error | undefined;
+    for (const ip of addresses) {
       const listener = createServer({ noDelay: true }, (socket) => injector.injectConnection(socket));
-      bound = await listenOn(listener, ip, bound);
-      listeners.push(listener);
+      try {
+        bound = await listenOn(listener, ip, bound);
+        listeners.push(listener);
+      } catch (error) {
+        // A name may have an address that this machine does not: `localhost` is often ::1 where there is no IPv6.
+        if (!notHere.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+        missing = error as Error;
+      }
     }
+    if (listeners.length === 0) throw missing ?? new Error('the name has no address');
     return { port: bound, stop };
   } catch (error) {
     stop();

@@ -61,6 +61,7 @@ describe('A port for proxies', () => {
       );
     const taken = await listenAt('127.0.0.1:0');
     expect(await refusal(`127.0.0.1:${taken}`)).to.match(/^127\.0\.0\.1:\d+ cannot be listened on: .*EADDRINUSE/);
+    expect(await refusal('192.0.2.1:0'), 'an address of nobody here').to.include('EADDRNOTAVAIL');
     expect(await refusal('no port')).to.include('give host:port');
   });
 
