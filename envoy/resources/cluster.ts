@@ -76,17 +76,26 @@ export function cellCluster(service: ServiceDocument, cell: string, size: Servic
       ...edsCluster(name, service),
       ...ownTransportSocket(service, cell),
       common_lb_config: { healthy_panic_threshold: { value: 0 }, update_merge_window: duration(0) },
-      circuit_breakers: circuitBreakers(inFlightLimit(service, size)),
+      circuit_breakers: circuitBreakers(Math.max(fewestProbes, inFlightLimit(service, size))),
     },
   };
 }
 
+/** A handful of requests at once is no overload, whatever the figures say. */
+const fewestInFlight = 16;
+/** A probe of many requests at once is to meet the cell, not the limit. */
+const fewestProbes = 64;
+/** Of the objective that a request may spend waiting: what waits longer is late by the time it has been answered too. */
+const waitingPart = 0.75;
+
 /**
- * Requests in flight above which Envoy sheds load, so that an overloaded survivor answers some callers in time rather
- * than all of them late: four times what the declared cells hold when they answer at the objective's limit.
+ * Requests in flight above which Envoy sheds load, so that an overloaded survivor answers most callers in time rather than
+ * all of them late. By Little's law what the cells answer in `waitingPart` of the objective when one of them is gone.
  */
-export function inFlightLimit(service: ServiceDocument, size: ServiceSize): number {
-  return Math.max(64, Math.ceil((4 * size.requestsPerSecond * service.slo.latencyMs) / 1000));
+export function inFlightLimit(service: ServiceDocument, { declaredCells, requestsPerSecond }: ServiceSize): number {
+  const surviving = Math.max(1, declaredCells.length - 1) / Math.max(1, declaredCells.length);
+  const waiting = (waitingPart * surviving * requestsPerSecond * service.slo.latencyMs) / 1000;
+  return Math.max(fewestInFlight, Math.ceil(waiting));
 }
 
 function edsCluster(name: string, service: ServiceDocument): EnvoyMessage {
