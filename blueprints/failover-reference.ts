@@ -1,5 +1,6 @@
 /** The page `docs/failovers.md`: the tables by which a failover decides, written from the tables themselves. */
 import { guardNames, type GuardName } from '../workflows/guards';
+import { failuresThatCount } from '../activities/instance-health';
 import { labels, type LabelKind } from '../workflows/label';
 import { overrideActions, phases } from '../workflows/messages';
 import { acceptedIn } from '../workflows/override';
@@ -62,6 +63,7 @@ const labelTexts: Record<LabelKind, string> = {
   confirmed: 'The source was seen to fail after it was predicted to.',
   averted: 'The risk went once the source was relieved of more than half of its traffic.',
   false: 'The source lived past the time predicted under its usual load, or the risk went under it.',
+  missed: 'It was seen to fail before anything had predicted it.',
   unknown: 'Over too early, or the relief hides the answer. Nothing may be learnt from it.',
 };
 
@@ -107,7 +109,8 @@ automatic until \`resume\`, and a \`step\` is made under it. \`approve\` also li
 ## What limits a failover
 
 Each guard says how far a failover may go by itself (nothing, up to armed, a canary, all) and why; the narrowest counts. None of
-them stands in the way of the rescue from a cell that is dead, except the stop and a missing approval.
+them stands in the way of the rescue from a cell that is dead, except the stop, a missing approval and, while no stand-in has
+been made, the budget.
 
 | guard | what it looks at, and how far it lets go |
 | --- | --- |
@@ -123,6 +126,21 @@ service's failovers of the last 24 h (the defaults of \`leadTime\` until five of
 | plan | when |
 | --- | --- |
 ${planKinds.map((kind) => `| \`${kind}\` | ${planTexts[kind]} |`).join('\n')}
+
+## A failure that nobody predicted
+
+Beside the prediction a failure detector makes the health checks of every declared cell of services with autonomy \`advise\` or
+more (HTTP/1.1 without TLS; of others only predictions are acted on), twice per interval. A cell is dead once none of its
+instances has answered ${failuresThatCount} times in a row and load reports show no caller answered by it; while it has a share it
+starts the failover, or tells the one that is under way. A stand-in is then made, warmed and armed without a plan or a canary, and
+takes all in one change. There is one detector, kept by the workflow \`failure-detection\`; one that dies is replaced within seconds.
+
+## The way back
+
+A source that has been relieved of more than half of its traffic shows little of what ails it. After its risk has gone it is
+waited for \`wayBack.calmS\` seconds, twice as long each time the risk comes back with the load, at most \`holdAtMostS\`. Then
+\`wayBack.firstBp\` goes back first and \`reductionBp\` in every further step, each after the source has answered well. A person's
+\`drain\` does not wait.
 
 ## The canary
 

@@ -132,6 +132,7 @@ export interface LedgerLine {
   confirmed: number;
   averted: number;
   falseAlarms: number;
+  missed: number;
   unknown: number;
   avertedMinutes: number;
   expectedMinutes: number;
@@ -150,6 +151,7 @@ export async function ledgerLines(db: Kysely<Tables>, service?: string): Promise
       ${count(`label = 'confirmed'`)} as confirmed,
       ${count(`label = 'averted'`)} as averted,
       ${count(`false_alarm`)} as "falseAlarms",
+      ${count(`label = 'missed'`)} as missed,
       ${count(`label = 'unknown'`)} as unknown,
       sum(averted_minutes) as "avertedMinutes",
       sum(expected_minutes) as "expectedMinutes",

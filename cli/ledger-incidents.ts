@@ -22,21 +22,34 @@ export interface LabelledIncident {
 export function incidentOf(dossier: Dossier): LabelledIncident | null {
   const { cell, failover, label, firstRisk, endedAt } = dossier;
   // Practice and clean-up predict nothing; before the level that moves traffic nothing was predicted either.
-  if (dossier.drill || !label?.predictedAt || !firstRisk || firstRisk.model === 'reconciliation') return null;
+  if (
+    dossier.drill ||
+    !label ||
+    !firstRisk ||
+    (!label.predictedAt && label.kind !== 'missed') ||
+    firstRisk.model === 'reconciliation'
+  )
+    return null;
+  const predictedAt = label.predictedAt ?? firstRisk.at;
   const common = { cell, label: label.kind, failover };
   switch (label.kind) {
     case 'false':
       return null;
     case 'confirmed': {
-      const onset = label.failedAt ?? label.predictedAt;
+      const onset = label.failedAt ?? predictedAt;
       const fault = firstRisk.drivers?.find((d) => d.direction === 'up')?.metric ?? 'unnamed';
       // When it was well again nobody has seen: add it by hand, or nothing of the cell after it is used.
       return { ...common, fault, fault_start: earlier(firstRisk.at, onset), onset, recovered: null, predictable: true };
     }
+    case 'missed': {
+      // Whether anything announced it is for a person to say; until then it asks nothing of a model.
+      const onset = label.failedAt ?? firstRisk.at;
+      return { ...common, fault: 'unnamed', fault_start: onset, onset, recovered: null, predictable: false };
+    }
     case 'averted':
     case 'unknown': {
-      const onset = earlier(firstRisk.at, label.predictedAt);
-      const recovered = label.watchedTo ?? endedAt ?? label.predictedAt;
+      const onset = earlier(firstRisk.at, predictedAt);
+      const recovered = label.watchedTo ?? endedAt ?? predictedAt;
       return { ...common, fault: 'uncertain', fault_start: onset, onset, recovered, predictable: false };
     }
   }

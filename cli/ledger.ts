@@ -28,19 +28,23 @@ async function writeIncidents(file: string, options: { settings: string; service
   const wanted = dossiers.filter((d) => options.service === undefined || d.service === options.service);
   const incidents = wanted.flatMap((dossier) => incidentOf(dossier) ?? []);
   writeFileSync(file, incidents.map((incident) => `${JSON.stringify(incident)}\n`).join(''));
-  const confirmed = incidents.filter((incident) => incident.label === 'confirmed').length;
+  const count = (label: string): number => incidents.filter((incident) => incident.label === label).length;
+  const [confirmed, missed] = [count('confirmed'), count('missed')];
+  const uncertain = incidents.length - confirmed - missed;
   console.log(
-    `${file}: ${confirmed} confirmed failures and ${incidents.length - confirmed} times of uncertain outcome, ` +
+    `${file}: ${confirmed} confirmed and ${missed} missed failures and ${uncertain} times of uncertain outcome, ` +
       `from ${wanted.length} failovers. False alarms are no incidents.`,
   );
 }
 
 export function ledgerText(lines: readonly LedgerLine[]): string {
   if (lines.length === 0) return 'The ledger is empty: no failover has ended yet.';
-  const head = ['MONTH', 'SERVICE', 'FAILOVERS', 'CONFIRMED', 'AVERTED', 'FALSE', 'UNKNOWN', 'DRILLS'];
+  const head = ['MONTH', 'SERVICE', 'FAILOVERS', 'CONFIRMED', 'AVERTED', 'FALSE', 'MISSED', 'UNKNOWN', 'DRILLS'];
   const sums = ['MIN AVERTED', 'MIN EXPECTED', 'STANDBY CELL-H'];
   const rows = lines.map((l) => [
-    ...[l.month, l.service, l.failovers, l.confirmed, l.averted, l.falseAlarms, l.unknown, l.drills].map(String),
+    ...[l.month, l.service, l.failovers, l.confirmed, l.averted, l.falseAlarms, l.missed, l.unknown, l.drills].map(
+      String,
+    ),
     ...[l.avertedMinutes, l.expectedMinutes].map((minutes) => minutes.toFixed(1)),
     l.standbyCellHours.toFixed(2),
   ]);

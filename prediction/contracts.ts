@@ -74,6 +74,8 @@ export interface RiskEvent {
   trust: number;
   drivers: Driver[];
   model: string;
+  /** Set where nothing was predicted: the failure is seen, by the failure detector, or seen to be over. */
+  observed?: { state: 'dead' | 'alive'; why: string };
   /** Of a practice prediction: the id of its drill. Never set by the scoring worker. */
   drill?: string;
 }

@@ -33,7 +33,7 @@ export class TemporalNotifier implements RiskNotifier {
       workflowId,
       taskQueue: this.taskQueue,
       args: [input],
-      staticSummary: `${service} / ${cell}: predicted to fail`,
+      staticSummary: `${service} / ${cell}: ${event.observed ? 'seen' : 'predicted'} to fail`,
       priority: { priorityKey: 1 },
       signal: signalNames.riskChanged,
       signalArgs: [event],

@@ -11,6 +11,7 @@ import { pino, type Logger } from 'pino';
 import { FailureMapping } from '../activities/errors';
 import { createActivities } from '../activities/failover-activities';
 import { failoversUnderWay } from '../activities/failovers-under-way';
+import { failureDetecting } from '../activities/detect-failures';
 import { drills } from '../activities/drill';
 import { reconciliation, type CarePorts } from '../activities/reconcile';
 import { loadSettings, type Settings } from '../blueprints/settings';
@@ -23,11 +24,15 @@ import { startRetirementLoop, type RetiredCell } from '../cells/retire-idle';
 import { channelCredentials } from '../envoy/security/credentials';
 import { WatchedTls } from '../envoy/security/watched-tls';
 import { TrafficClient } from '../envoy/traffic-client';
+import { TemporalNotifier } from '../prediction/temporal-notifier';
+import { workflowTypes } from '../workflows/messages';
 import { startDecisionPublisher } from './decision-publisher';
 import { keepSchedules } from './schedules';
 
 /** After a worker's death its cached runs are offered to others once this has passed; it is part of the time to recover. */
 const stickyTimeoutMs = 1000;
+/** There is one failure detection, under this id. */
+const detectionWorkflowId = 'failure-detection';
 /** What an activity that is under way may still take; all of them can be interrupted and taken up elsewhere. */
 const shutdownGraceMs = 1500;
 const shutdownForceMs = 4000;
@@ -54,8 +59,9 @@ async function main(): Promise<void> {
   const traffic = new TrafficClient(trafficAddress, channelCredentials(tls));
   const manager = new SyntheticCellManager(store, providersOf(settings), settings.cells.leaseS);
   const worker = await untilThere(`namespace ${namespace}`, log, () =>
-    createWorker(settings, client, connection, { store, traffic, cells: manager, data: new DataGate(store) }),
+    createWorker(settings, client, connection, { store, traffic, cells: manager, data: new DataGate(store), log }),
   );
+  await untilThere('the failure detection', log, () => ensureDetection(client, settings));
   const schedules = keepSchedules(client, settings, () => store.services(), log);
   const retirement = startRetirementLoop(store, manager, (retired) => sayRetired(log, retired));
 
@@ -85,7 +91,7 @@ export async function createWorker(
   settings: Settings,
   client: Client,
   connection: NativeConnection,
-  has: Pick<CarePorts, 'store' | 'traffic' | 'cells' | 'data'>,
+  has: Pick<CarePorts, 'store' | 'traffic' | 'cells' | 'data'> & { log?: Logger },
   options: Partial<WorkerOptions> = {},
 ): Promise<Worker> {
   const { namespace, failoverTaskQueue } = settings.temporal;
@@ -100,6 +106,11 @@ export async function createWorker(
       ...createActivities({ ...has, failovers: failoversUnderWay(client) }),
       ...reconciliation(care),
       ...drills(care),
+      ...failureDetecting({
+        ...has,
+        notifier: new TemporalNotifier(client, failoverTaskQueue),
+        log: has.log ?? pino({ enabled: false }),
+      }),
     },
     interceptors: { activity: [() => ({ inbound: new FailureMapping() })] },
     stickyQueueScheduleToStartTimeout: stickyTimeoutMs,
@@ -111,6 +122,18 @@ export async function createWorker(
     maxCachedWorkflows: 200,
     workflowThreadPoolSize: 1,
     ...options,
+  });
+}
+
+/** Starts the workflow that keeps the failure detector running, unless it runs. */
+async function ensureDetection(client: Client, settings: Settings): Promise<void> {
+  await client.workflow.start(workflowTypes.failureDetection, {
+    workflowId: detectionWorkflowId,
+    taskQueue: settings.temporal.failoverTaskQueue,
+    args: [],
+    workflowIdConflictPolicy: 'USE_EXISTING',
+    workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+    staticSummary: 'Looks at all protected cells for failures that nobody predicted',
   });
 }
 

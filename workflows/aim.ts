@@ -36,6 +36,7 @@ export function aimOf(f: Failover, nowMs: number): Aim {
     stopped(f, nowMs) ??
     confirmedDeath(f, nowMs) ??
     undone(f) ??
+    deathUncovered(f, nowMs) ??
     evacuationEnds(f, nowMs) ??
     risked(f, nowMs)
   );
@@ -88,6 +89,14 @@ function confirmedDeath(f: Failover, nowMs: number): Aim | null {
     why: `${f.cell} died and nobody approved a shift in time; the armed cell is left as its cover at priority 1`,
     outcome: 'refused',
   };
+}
+
+/** Dead, and nothing is armed yet that could take over: it is made as fast as can be, as far as the guards let begin. */
+function deathUncovered(f: Failover, nowMs: number): Aim | null {
+  if (f.source.state !== 'dead' || isArmed(f) || f.synthetic?.state === 'gone') return null;
+  const { reach, limit } = reachOf(f, nowMs);
+  if (limit && reach === 'nothing') return blocked(f, limit.why, limit.untilMs ?? Infinity, nowMs);
+  return { kind: 'complete', why: `${f.cell} is dead and has no stand-in yet` };
 }
 
 function undone(f: Failover): Aim | null {

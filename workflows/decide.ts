@@ -2,7 +2,7 @@
 import type { Aim } from './aim';
 import { aimOf, holdAtMostMs } from './aim';
 import type { Failover, ShiftPurpose } from './failover';
-import { isArmed, largestShare, largestTake, percent } from './failover';
+import { isArmed, largestShare, largestTake, percent, shareAtStake } from './failover';
 import type { GuardName } from './guards';
 import { watchedUntilMs } from './label';
 import type { Outcome, Phase } from './messages';
@@ -225,13 +225,36 @@ function reduce(f: Failover, aim: Returning, nowMs: number): Step {
     if (nowMs < pageAtMs) return stay(f, `the way back waits: ${blocked}`, pageAtMs, nowMs, 'draining');
     return stay(f, `a person is needed: the way back waits and ${blocked}`, untilMs, nowMs, 'draining');
   }
+  const calmAtMs = calmFromMs(f, aim);
+  if (nowMs < calmAtMs) return stay(f, whyNotCalm(f), calmAtMs, nowMs);
   if (f.judgement?.of === 'source' && f.judgement.verdict === 'open') {
     return stay(f, 'the source is being judged before more goes back', f.judgement.timeoutMs, nowMs, 'draining');
   }
-  const targetBp = Math.max(0, f.traffic.syntheticBp - policy.reductionBp);
+  const firstBp = f.traffic.sourceBp === 0 ? policy.wayBack?.firstBp : undefined;
+  const targetBp = Math.max(0, f.traffic.syntheticBp - Math.min(policy.reductionBp, firstBp ?? Infinity));
   // At zero it stands as cover again until it rests, so that a risk that returns finds it armed.
   const coverInstances = targetBp === 0 ? (f.synthetic?.instances ?? 0) : 0;
   return shift(f, nowMs, { purpose: 'reduce', phase: 'draining', targetBp, coverInstances, why: aim.why });
+}
+
+/** Below this part of its own traffic a source shows too little of itself to be called well. */
+const relieved = 0.5;
+
+/**
+ * When the risk of a relieved source has been away for long enough. Most of what makes a cell ill does not show while it
+ * has nothing to do; the more often it has come back with the load, the longer is waited. A person need not wait.
+ */
+function calmFromMs(f: Failover, aim: Returning): number {
+  const wayBack = f.context!.policy.wayBack;
+  const hasCleared = aim.kind === 'give-back' && f.order === null && f.risk?.last.level === 'clear';
+  const isRelieved = f.traffic.sourceBp < relieved * shareAtStake(f);
+  if (!wayBack || !hasCleared || !isRelieved) return 0;
+  return f.risk!.heardAtMs + Math.min(wayBack.calmS * 1000 * 2 ** (f.relapses ?? 0), holdAtMostMs(f));
+}
+
+function whyNotCalm({ cell, relapses = 0 }: Failover): string {
+  const before = relapses > 0 ? `, and has come back ${relapses === 1 ? 'once' : `${relapses} times`} before` : '';
+  return `the risk has gone while ${cell} carries little${before}: it must stay away for a while before traffic goes back`;
 }
 
 /** A synthetic cell that failed, or was never finished, is not kept; one that is fit rests for the next time. */

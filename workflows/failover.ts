@@ -143,6 +143,9 @@ export interface Failover {
   /** The reason for which a change was refused last, and since when it is the same one; its figures may have changed. */
   lastRefusal?: { why: string; purpose: ShiftPurpose; sinceMs: number } | null;
 
+  /** How often the risk came back after it had gone while traffic was away. Absent in runs from before it was counted. */
+  relapses?: number;
+
   approved: Order | null;
   /** By a person, or by this failover itself when it needs one (`by` is then `understudy`). */
   held: (Order & { sinceMs: number }) | null;

@@ -83,7 +83,8 @@ function autonomy(f: Failover, _: FleetFacts, nowMs: number): Found | null {
 /** Trust once granted is taken back only well below its threshold, see `trustReach`. */
 function trust(f: Failover): Found | null {
   const reach = f.trustReach ?? 'shift';
-  if (reach === 'shift') return null;
+  // A source that is seen dead needs no telemetry to say so.
+  if (reach === 'shift' || f.source.state === 'dead') return null;
   const whys: Record<Exclude<Reach, 'shift'>, string> = {
     nothing: 'the telemetry behind the risk cannot be trusted: nothing new is begun on it',
     prepare: 'the telemetry behind the risk is not trusted enough to move traffic on it',

@@ -2,6 +2,7 @@
 import type { RiskEvent } from '../prediction/contracts';
 import { note } from './dossier';
 import type { Failover } from './failover';
+import { isArmed } from './failover';
 import { trustReach } from './guards';
 import { witness } from './label';
 
@@ -19,10 +20,14 @@ export function hearRisk(f: Failover, message: unknown, nowMs: number): Failover
   const heard = { ...f, seenEvents: [...f.seenEvents, event.eventId].slice(-eventsRemembered) };
   if (f.conclusion) return absorb(heard, event, nowMs);
   if (f.risk && Date.parse(event.at) < Date.parse(f.risk.last.at)) return heard;
+  const seen = sourceSeen(heard, event, nowMs);
+  return isToldBetter(f, event) ? seen : hearLevel(seen, event, nowMs);
+}
 
+function hearLevel(f: Failover, event: RiskEvent, nowMs: number): Failover {
   const risk = { first: f.risk?.first ?? event, last: event, heardAtMs: nowMs };
   const asked = event.level === 'shift' ? {} : { askedAtMs: null };
-  const told = witness({ ...heard, ...asked, risk, ...trusted(f, event) }, nowMs);
+  const told = witness({ ...f, ...asked, risk, ...relapsed(f, event), ...trusted(f, event) }, nowMs);
   if (f.risk?.last.level === event.level) return told;
   return note(told, nowMs, `risk is now at level ${event.level}: ${asSentence(event)}`, {
     eventId: event.eventId,
@@ -49,6 +54,29 @@ function endDrill(f: Failover, nowMs: number): Failover {
   if (!f.context?.drill) return told;
   const { drill, ...context } = f.context;
   return { ...told, context: { ...context, policy: drill.realPolicy } };
+}
+
+/** A death that the failure detector has seen; once there is an armed cell to act with, the failover watches for itself. */
+function sourceSeen(f: Failover, { observed }: RiskEvent, nowMs: number): Failover {
+  if (!observed || isArmed(f) || observed.state === f.source.state) return f;
+  const told = note(f, nowMs, `${f.cell} is ${observed.state}: ${observed.why}`);
+  return { ...told, source: { state: observed.state, sinceMs: nowMs } };
+}
+
+/**
+ * Whether what is known already says more than the event: a prediction more than the death that it foretold, and a death
+ * that is seen more than the end of a prediction, for a dead cell shows no risk.
+ */
+function isToldBetter({ risk }: Failover, event: RiskEvent): boolean {
+  if (!risk || risk.last.level === 'clear') return false;
+  if (event.observed) return !risk.last.observed;
+  return risk.last.observed !== undefined && event.level === 'clear';
+}
+
+/** A risk that returns while traffic is away was gone for want of load. */
+function relapsed(f: Failover, event: RiskEvent): Pick<Failover, 'relapses'> {
+  const isBack = f.risk?.last.level === 'clear' && event.level !== 'clear' && f.traffic.syntheticBp > 0;
+  return isBack ? { relapses: (f.relapses ?? 0) + 1 } : {};
 }
 
 /** Before the policy is known nothing is begun on the risk, so no threshold is needed. */
@@ -87,6 +115,7 @@ function whatIsWrongWith(message: unknown, f: Failover): string | null {
 }
 
 function asSentence(event: RiskEvent): string {
+  if (event.observed) return event.observed.why;
   const chance = `failure within ${event.horizonS} s with probability ${event.probability.toFixed(2)}`;
   const reasons = (event.drivers ?? [])
     .filter((d) => d.direction === 'up')

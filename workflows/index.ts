@@ -1,5 +1,6 @@
 /** The workflow types a worker hosts: the name of an export is the type's name in Temporal. */
 export { predictiveFailover as PredictiveFailover } from './predictive-failover';
 export { telemetrySupervision as TelemetrySupervision } from './telemetry-supervision';
+export { failureDetection as FailureDetection } from './failure-detection';
 export { reconcile as Reconcile } from './reconcile';
 export { failoverDrill as FailoverDrill } from './drill';

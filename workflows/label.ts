@@ -2,10 +2,10 @@
 import type { Evidence, Failover } from './failover';
 import { shareAtStake } from './failover';
 
-export const labels = ['confirmed', 'averted', 'false', 'unknown'] as const;
+export const labels = ['confirmed', 'averted', 'false', 'missed', 'unknown'] as const;
 /**
  * `confirmed`: the source failed, as predicted. `averted`: it recovered once it was relieved. `false`: it lived past the
- * time predicted under its usual load. `unknown`: nobody can say, and nothing may be learnt from it.
+ * time predicted under its usual load. `missed`: it failed and nobody had predicted it. `unknown`: nobody can say, and nothing may be learnt from it.
  */
 export type LabelKind = (typeof labels)[number];
 
@@ -39,7 +39,7 @@ export const noEvidence: Evidence = {
 export function witness(f: Failover, nowMs: number): Failover {
   const seen = f.evidence ?? noEvidence;
   const risk = f.risk?.last;
-  const isNew = seen.predictedAtMs === null && risk?.level === 'shift';
+  const isNew = seen.predictedAtMs === null && risk?.level === 'shift' && !risk.observed;
   const stake = shareAtStake(f);
   const load = loadOf(f, stake);
   const predictedAtMs = isNew ? nowMs : seen.predictedAtMs;
@@ -113,13 +113,19 @@ export function labelOf(f: Failover, nowMs: number): Label {
     ...verdictOf(f, nowMs),
     predictedAt: iso(predictedAtMs),
     dueAt: iso(dueAtMs),
-    failedAt: iso(failedAtMs),
+    failedAt: iso(failedAtMs ?? missedAtMs(f)),
     watchedTo: new Date(nowMs).toISOString(),
   };
 }
 
 function verdictOf(f: Failover, nowMs: number): Pick<Label, 'kind' | 'why'> {
   const seen = f.evidence ?? noEvidence;
+  if (missedAtMs(f) !== null) {
+    return {
+      kind: 'missed',
+      why: `${f.cell} was seen to fail before the risk had reached the level that moves traffic`,
+    };
+  }
   if (seen.predictedAtMs === null)
     return { kind: 'unknown', why: 'the risk never reached the level that moves traffic' };
   if (seen.failedAtMs !== null) {
@@ -145,6 +151,12 @@ function verdictOf(f: Failover, nowMs: number): Pick<Label, 'kind' | 'why'> {
     kind: 'unknown',
     why: `${f.cell} was relieved before the failure was due and has not recovered: nobody can say`,
   };
+}
+
+/** When a failure was seen that nobody had predicted; null if none was. */
+function missedAtMs({ evidence, risk }: Failover): number | null {
+  const isMissed = (evidence ?? noEvidence).predictedAtMs === null && risk?.first.observed?.state === 'dead';
+  return isMissed ? Date.parse(risk.first.at) : null;
 }
 
 /** Said where copies of requests stood in for its own: they only read, so what writing does to it was not shown. */

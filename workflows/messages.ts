@@ -75,6 +75,7 @@ export const queryNames = { dossier: 'dossier' } as const;
 export const workflowTypes = {
   predictiveFailover: 'PredictiveFailover',
   telemetrySupervision: 'TelemetrySupervision',
+  failureDetection: 'FailureDetection',
   reconcile: 'Reconcile',
   failoverDrill: 'FailoverDrill',
 } as const;

@@ -160,6 +160,19 @@ const caution = {
     })
     .prefault({})
     .describe('The verdict on the synthetic cell is a sequential test: it comes as soon as the evidence suffices.'),
+  wayBack: z
+    .strictObject({
+      calmS: z
+        .number()
+        .min(0)
+        .default(60)
+        .describe(
+          'Seconds for which the risk of a relieved source must have gone before traffic goes back; doubled each time it returns.',
+        ),
+      firstBp: basisPoints.min(1).default(500).describe('Share given back first, to a source that carries nothing.'),
+    })
+    .prefault({})
+    .describe('A source that hardly works shows no risk: it is not believed at once to be well.'),
   residualBp: basisPoints
     .max(1000)
     .default(0)

@@ -66,7 +66,7 @@ function serviceDocument({ service, port, autonomy }: DemoService): ServiceDocum
     slo: { latencyMs: demoSloMs },
     healthCheck: { path: '/healthz', intervalMs: 500 },
     safeSplit: { [`${service}-a`]: 5000, [`${service}-b`]: 5000 },
-    policy: { autonomy, cooldownS: 5 },
+    policy: { autonomy, cooldownS: 5, wayBack: { calmS: 10 } },
   }) as ServiceDocument;
 }
 

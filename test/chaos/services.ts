@@ -63,6 +63,7 @@ export function policyOf(change: Record<string, unknown> = {}): Record<string, u
     stepIntervalS: 0.5,
     reductionBp: 3000,
     reductionIntervalS: 0.5,
+    wayBack: { calmS: 1, firstBp: 3000 },
     cooldownS: 0,
     portability: 'ignore',
     breaker: { cells: 1000 },

@@ -57,6 +57,7 @@ describe('Care for failovers', function () {
       stepIntervalS: 0.5,
       reductionBp: 2500,
       reductionIntervalS: 0.5,
+      wayBack: { calmS: 0 },
       cooldownS: 0,
       drill: { shareBp: 2000, forS: 1, spareBp: 1000 },
     };

@@ -52,6 +52,7 @@ describe('Failover worker process', function () {
       stepIntervalS: 0.5,
       reductionBp: 2500,
       reductionIntervalS: 0.5,
+      wayBack: { calmS: 1 },
       cooldownS: 1,
     };
     await store.apply([
@@ -187,5 +188,20 @@ describe('Failover worker process', function () {
     const after = await shares();
     expect(after['shop-a'] ?? 0).to.equal(0);
     expect(after['shop-b']).to.equal(5000);
+  });
+
+  it('makes a stand-in for a cell whose death nobody predicted', async () => {
+    for (const { pid } of (await provider.observe('shop-b')).instances) process.kill(pid!, 'SIGKILL');
+    const failover = failoverWorkflowId('shop', 'shop-b');
+    await waitUntil(async () => (await store.dossier(failover))?.outcome === 'failed-over', {
+      withinMs: 60_000,
+      what: 'shop-b has a stand-in that carries its share',
+    });
+    const dossier = (await store.dossier(failover))!;
+    expect(dossier.firstRisk?.model).to.equal('failure-detector');
+    expect(dossier.label?.kind).to.equal('missed');
+    const after = await shares();
+    expect(after['shop-b'] ?? 0).to.equal(0);
+    expect(after[dossier.syntheticCell!]).to.equal(5000);
   });
 });

@@ -16,7 +16,9 @@ import type { Observation, ShiftStep, Step, StepResult } from '../../workflows/s
 export const startMs = Date.parse('2026-11-22T06:40:00Z');
 
 export function policyOf(overrides: Partial<Policy> = {}): Policy {
-  return { ...policySchema.parse({}), autonomy: 'act', ...overrides };
+  // Back at once: how long calm must last has tests of its own.
+  const wayBack = { calmS: 0, firstBp: 10_000 };
+  return { ...policySchema.parse({ wayBack }), autonomy: 'act', ...overrides };
 }
 
 export function contextOf(overrides: Partial<FailoverContext> = {}): FailoverContext {

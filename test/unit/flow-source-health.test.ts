@@ -1,6 +1,6 @@
 /** What makes a source dead: its own silence, and nobody else's. */
 import { expect } from 'chai';
-import { Answered, SourceHealth } from '../../activities/watch-failover';
+import { Answered, SourceHealth } from '../../activities/instance-health';
 
 const two = [{ name: 'a-1' }, { name: 'a-2' }];
 

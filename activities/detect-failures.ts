@@ -1,0 +1,225 @@
+/**
+ * The failure detector: looks at the cells that the prediction may have missed. A death that it sees starts a failover, or
+ * hurries one that is under way. It decides nothing: what may be done about a death is the failover's affair.
+ */
+import { CancelledFailure, Context } from '@temporalio/activity';
+import type { Logger } from 'pino';
+import type { CellRecord, ServiceRecord } from '../blueprints/records';
+import type { TrafficClient } from '../envoy/traffic-client';
+import type { RiskEvent } from '../prediction/contracts';
+import type { DetectionActivities } from '../workflows/failure-detection';
+import { Answered, answersHealthCheck, failuresThatCount, SourceHealth, within } from './instance-health';
+import { shareOf, totalsOf } from './measures';
+
+export interface DetectionPorts {
+  store: { services(): Promise<ServiceRecord[]>; cells(): Promise<CellRecord[]> };
+  traffic: Pick<TrafficClient, 'getTraffic'>;
+  /** Resolves once the failover has durably heard it; a failover that does not run yet is started. */
+  notifier: { notify(event: RiskEvent): Promise<void> };
+  log: Pick<Logger, 'info' | 'warn'>;
+}
+
+export const detectorModel = 'failure-detector';
+
+const beatEveryMs = 1000;
+const cellsReadEveryMs = 2000;
+const trafficTimeoutMs = 1500;
+/** A death is told again for as long as it lasts and the cell has a share: a word that nobody repeats goes stale. */
+const tellEveryMs = 2000;
+const fastestEveryMs = 250;
+const rotateAfterMs = 55 * 60_000;
+
+export function failureDetecting(ports: DetectionPorts): DetectionActivities {
+  return {
+    async detectFailures(): Promise<void> {
+      const context = Context.current();
+      const detector = new FailureDetector(ports);
+      let turns = -1;
+      const beat = setInterval(() => {
+        // A detector that hangs must not be kept alive by its timer.
+        if (detector.turns === turns) return;
+        turns = detector.turns;
+        context.heartbeat();
+      }, beatEveryMs);
+      let rotation: NodeJS.Timeout | undefined;
+      try {
+        context.heartbeat();
+        const running = detector.run();
+        const rotate = new Promise<void>((resolve) => (rotation = setTimeout(resolve, rotateAfterMs)));
+        await Promise.race([context.cancelled, rotate, running]);
+      } catch (error) {
+        // Rethrown also at a worker's shutdown: a normal return would complete the activity instead of moving it.
+        throw error instanceof CancelledFailure ? error : new CancelledFailure(String(error));
+      } finally {
+        detector.stop();
+        clearInterval(beat);
+        clearTimeout(rotation);
+      }
+    },
+  };
+}
+
+/** What is looked at of a cell. */
+interface Target {
+  cell: CellRecord;
+  service: ServiceRecord;
+}
+
+/** Reads which cells there are, again and again, and has each looked at in its service's own rhythm. */
+export class FailureDetector {
+  /** Grows while it lives. */
+  turns = 0;
+  private readonly watches = new Map<string, CellWatch>();
+  private stopped = false;
+  private wake: () => void = () => undefined;
+
+  constructor(private readonly ports: DetectionPorts) {}
+
+  async run(): Promise<void> {
+    while (!this.stopped) {
+      try {
+        this.take(await this.targets());
+      } catch (error) {
+        // What was known stays true until the store can be read again.
+        this.ports.log.warn(`the cells to look at could not be read: ${(error as Error).message}`);
+      }
+      this.turns += 1;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, cellsReadEveryMs);
+        this.wake = () => (clearTimeout(timer), resolve());
+      });
+    }
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.take([]);
+    this.wake();
+  }
+
+  private async targets(): Promise<Target[]> {
+    const [services, cells] = await Promise.all([this.ports.store.services(), this.ports.store.cells()]);
+    const protectedOnes = new Map(services.filter(isLookedAt).map((service) => [service.name, service]));
+    return cells.flatMap((cell) => {
+      const service = protectedOnes.get(cell.service);
+      const isDeclared = cell.role !== 'synthetic' && cell.instances.length > 0;
+      return service && isDeclared ? [{ cell, service }] : [];
+    });
+  }
+
+  private take(targets: readonly Target[]): void {
+    const wanted = new Map(this.stopped ? [] : targets.map((target) => [target.cell.name, target]));
+    for (const [name, watch] of this.watches) {
+      if (wanted.has(name)) continue;
+      watch.stop();
+      this.watches.delete(name);
+    }
+    for (const [name, target] of wanted) {
+      const known = this.watches.get(name);
+      if (known) known.target = target;
+      else this.watches.set(name, new CellWatch(target, this.ports));
+    }
+  }
+}
+
+/** Health checks as this process can make them: plain HTTP/1.1. Of other services only predictions are acted on. */
+function isLookedAt({ spec: { policy, protocol, tls } }: ServiceRecord): boolean {
+  return policy.autonomy !== 'observe' && protocol === 'http/1.1' && !tls;
+}
+
+class CellWatch {
+  private readonly health = new SourceHealth('alive');
+  private answered = new Answered();
+  /** Load reports read since the last sign of life: one alone says nothing about what comes. */
+  private reports = 0;
+  private episodeId: string | null = null;
+  private toldMs = 0;
+  private timer: NodeJS.Timeout | undefined;
+  private stopped = false;
+
+  constructor(
+    public target: Target,
+    private readonly ports: DetectionPorts,
+  ) {
+    this.next();
+  }
+
+  stop(): void {
+    this.stopped = true;
+    clearTimeout(this.timer);
+  }
+
+  private next(): void {
+    if (this.stopped) return;
+    const everyMs = Math.max(fastestEveryMs, this.target.service.spec.healthCheck.intervalMs / 2);
+    this.timer = setTimeout(() => {
+      void this.look()
+        .catch((error: Error) => this.ports.log.warn(`${this.target.cell.name}: ${error.message}; it is tried again`))
+        .finally(() => this.next());
+    }, everyMs);
+  }
+
+  private async look(): Promise<void> {
+    const { cell, service } = this.target;
+    const { path } = service.spec.healthCheck;
+    const healthy = await Promise.all(cell.instances.map((instance) => answersHealthCheck(instance, path)));
+    if (this.stopped) return;
+    this.health.round(cell.instances, healthy);
+    if (healthy.some(Boolean)) {
+      this.answered = new Answered();
+      this.reports = 0;
+      if (this.episodeId !== null && this.health.state() === 'alive') await this.tellRecovered();
+      return;
+    }
+    const view = await within(trafficTimeoutMs, this.ports.traffic.getTraffic(service.name));
+    // Without a word from the load balancer this may be trouble of our own: nothing is claimed.
+    if (!view || this.stopped) return;
+    this.reports += 1;
+    this.answered.note(totalsOf(view, cell.name), Date.now());
+    const isDead = this.health.state() === 'dead' && this.reports >= failuresThatCount;
+    if (!isDead || this.answered.contradicts('dead', Date.now()) || shareOf(view, cell.name) === 0) return;
+    if (Date.now() - this.toldMs >= tellEveryMs) await this.tellDead();
+  }
+
+  private async tellDead(): Promise<void> {
+    const { cell } = this.target;
+    const nowMs = Date.now();
+    if (this.episodeId === null) {
+      this.episodeId = `${cell.name}@${new Date(nowMs).toISOString()}/seen`;
+      this.ports.log.info({ cell: cell.name }, `${cell.name} is dead, and carries a share`);
+    }
+    const count = cell.instances.length;
+    const none = count === 1 ? 'its instance has not' : `none of its ${count} instances has`;
+    const why = `${none} answered ${failuresThatCount} health checks in a row, nor do callers get answers from it`;
+    await this.ports.notifier.notify(this.event(nowMs, this.episodeId, { state: 'dead', why }));
+    this.toldMs = nowMs;
+  }
+
+  private async tellRecovered(): Promise<void> {
+    const why = 'all of its instances answer their health checks again';
+    await this.ports.notifier.notify(this.event(Date.now(), this.episodeId!, { state: 'alive', why }));
+    this.episodeId = null;
+    this.toldMs = 0;
+  }
+
+  private event(nowMs: number, episodeId: string, observed: NonNullable<RiskEvent['observed']>): RiskEvent {
+    const { cell, service } = this.target;
+    const isDead = observed.state === 'dead';
+    return {
+      eventId: `${episodeId}#${nowMs}`,
+      episodeId,
+      service: service.name,
+      cell: cell.name,
+      at: new Date(nowMs).toISOString(),
+      level: isDead ? 'shift' : 'clear',
+      probability: isDead ? 1 : 0,
+      horizonS: service.spec.policy.horizonS,
+      health: isDead ? 0 : 'unknown',
+      timeToFailureS: isDead ? { p10: 0, p50: 0, p90: 0 } : { p10: null, p50: null, p90: null },
+      trust: 1,
+      drivers: [],
+      model: detectorModel,
+      observed,
+    };
+  }
+}
