@@ -5,6 +5,7 @@ import type { TrafficView } from '../envoy/traffic-client';
 import type { Durations, FleetFacts, RisingCell, TimedStep } from '../workflows/fleet';
 import { traitsOf } from '../workflows/fleet';
 import type { FailoverActivities, Subject } from '../workflows/steps';
+import { capacityBp } from './measures';
 import type { Ports, Predicted } from './ports';
 
 const dayMs = 24 * 3_600_000;
@@ -24,7 +25,8 @@ export function surveying({ store, traffic, failovers }: Ports): Pick<FailoverAc
       ]);
       const own = cells.find((c) => c.name === cellName);
       if (!service || !own) throw new RefusedError(`service ${name} has no cell ${cellName}: apply it first`);
-      const [blueprintAgeMs, view] = await Promise.all([
+      const [blueprint, blueprintAgeMs, view] = await Promise.all([
+        store.blueprint(own.blueprint.name, own.blueprint.version),
         store.blueprintAgeMs(own.blueprint.name, own.blueprint.version),
         traffic.getTraffic(name).catch(() => null),
       ]);
@@ -45,6 +47,7 @@ export function surveying({ store, traffic, failovers }: Ports): Pick<FailoverAc
         standbyCellHours: standbyCellHours(past, keptMs, nowMs),
         durations: durationsOf(past),
         requestsPerSecond: view && measuredRate(view),
+        capacityBp: view && blueprint ? capacityBp(view, blueprint.spec.capacity.requestsPerSecond) : null,
         blueprintAgeMs,
       };
     },

@@ -107,5 +107,6 @@ function nothing(split: CellShare[], why: string): Shift {
 }
 
 function percent(part: number): string {
-  return `${(100 * part).toFixed(0)} %`;
+  // "0 %, not more than 2 %" would say that nothing arrives at all.
+  return `${Number((100 * part).toFixed(part < 0.1 ? 1 : 0))} %`;
 }

@@ -7,6 +7,7 @@ import type { GuardName } from './guards';
 import { watchedUntilMs } from './label';
 import type { Outcome, Phase } from './messages';
 import { planOf } from './plan';
+import { whyUnchanged } from './reasons';
 import type { Step, WatchStep } from './steps';
 import type { Move } from './transitions';
 import { standingOf, transitions } from './transitions';
@@ -313,7 +314,7 @@ interface Change {
 /** A change of the split; one that was refused a moment ago is not tried again at once. */
 function shift(f: Failover, nowMs: number, change: Change): Step {
   if (f.refusedChange && nowMs < f.refusedChange.retryAtMs) {
-    return stay(f, `the split was not changed: ${f.refusedChange.why}`, f.refusedChange.retryAtMs, nowMs, change.phase);
+    return stay(f, whyUnchanged(f.refusedChange), f.refusedChange.retryAtMs, nowMs, change.phase);
   }
   return { kind: 'shift', coverInstances: 0, ...change };
 }

@@ -45,6 +45,8 @@ export interface FleetFacts {
   durations: Durations;
   /** Measured requests per second of the whole service; null while nothing is measured. */
   requestsPerSecond: number | null;
+  /** What a cell like the source can carry of that, in basis points; null while nothing is measured, absent in older histories. */
+  capacityBp?: number | null;
   /** How long ago the source's blueprint last changed, in milliseconds; null where not known. */
   blueprintAgeMs: number | null;
 }

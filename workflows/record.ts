@@ -8,7 +8,7 @@ import { cooldownOf, limitsOn, trustReach } from './guards';
 import { labelOf, watchedUntilMs, witness } from './label';
 import type { Phase } from './messages';
 import { planOf } from './plan';
-import { isSameReason } from './reasons';
+import { isSameReason, whyUnchanged } from './reasons';
 import type { Acknowledgement, Observation, ShiftResult, ShiftStep, Step, StepResult } from './steps';
 
 const refusedChangeRetryMs = 3000;
@@ -130,8 +130,12 @@ function recorded(f: Failover, step: Step, result: StepResult, nowMs: number): F
     }
     case 'turn':
       return { ...f, hasTurn: true };
-    case 'surveyed':
-      return { ...f, fleet: result.facts, fleetAtMs: nowMs, surveyFailedAtMs: null };
+    case 'surveyed': {
+      // What was not measured when the failover began may be by now.
+      const capacityBp = result.facts.capacityBp ?? f.traffic.capacityBp;
+      const traffic = { ...f.traffic, capacityBp };
+      return { ...f, traffic, fleet: result.facts, fleetAtMs: nowMs, surveyFailedAtMs: null };
+    }
     case 'ensured': {
       const { cell, instances, reused, tookMs } = result.result;
       const how = reused ? 'an idle synthetic cell was taken again' : 'a synthetic cell was made';
@@ -238,7 +242,8 @@ function shifted(f: Failover, step: ShiftStep, result: ShiftResult, nowMs: numbe
     const isSame = f.lastRefusal?.purpose === step.purpose && isSameReason(f.lastRefusal.why, result.why);
     const lastRefusal = isSame ? f.lastRefusal! : { why: result.why, purpose: step.purpose, sinceMs: nowMs };
     next = { ...next, refusedChange, lastRefusal };
-    return note(next, nowMs, `the split was not changed (${step.purpose}): ${result.why}`);
+    // It is tried again every few seconds, perhaps all night: the same reason is told once.
+    return isSame ? next : note(next, nowMs, `the split was not changed (${step.purpose}): ${result.why}`);
   }
   next = { ...next, lastRefusal: null };
   const { acknowledgement, evidence } = acknowledged(result.acknowledgement);
@@ -383,5 +388,8 @@ function enter(f: Failover, phase: Phase, nowMs: number): Failover {
 function explain(f: Failover, step: Step, nowMs: number): Failover {
   if (step.why === f.lastWhy) return f;
   const told = { ...f, lastWhy: step.why };
-  return step.kind === 'watch' || step.kind === 'wait' ? note(told, nowMs, step.why) : told;
+  const isWait = step.kind === 'watch' || step.kind === 'wait';
+  // Why a change was refused has a line of its own already.
+  const isToldAlready = f.refusedChange !== null && step.why === whyUnchanged(f.refusedChange);
+  return isWait && !isToldAlready ? note(told, nowMs, step.why) : told;
 }

@@ -70,6 +70,8 @@ describe('shiftTraffic', () => {
     const idle = shiftTraffic({ ...order, syntheticCapacityBp: 5000, sourceLoad: 0.05 });
     expect(idle).to.include({ shiftedBp: 0, split });
     expect(idle.reason).to.contain('source carries 5 % of its capacity');
+    const nearlyIdle = shiftTraffic({ ...order, syntheticCapacityBp: 5000, sourceLoad: 0.001 });
+    expect(nearlyIdle.reason).to.contain('source carries 0.1 % of its capacity');
     expect(shiftTraffic({ ...order, syntheticCapacityBp: 0 }).reason).to.contain('synthetic has no room');
   });
 

@@ -109,6 +109,11 @@ describe('What a failover considers', () => {
     const decisions = considered(world, 60, () => undefined);
     expect(world.changes.length).to.be.above(3);
     expect(decisions.filter((d) => d.data.guard === 'split').length).to.equal(1);
+    // A night of attempts must not push out what the dossier has to tell.
+    const told = world.failover.entries.filter(({ what }) => what.includes('the split was not changed'));
+    expect(told.map(({ what }) => what)).to.deep.equal([
+      'the split was not changed (canary): source load 0.01 is below 0.02',
+    ]);
   });
 });
 

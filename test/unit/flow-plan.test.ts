@@ -66,6 +66,15 @@ describe('The plan by lead time', () => {
     }
   });
 
+  it('moves at the first word of the risk although the load was measured only after the failover had begun', () => {
+    const world = new World(contextOf({ capacityBp: null, fleet: factsOf() }));
+    world.until(() => world.failover.phase === 'armed', { risk: 'prepare', ...failing(null) });
+    world.facts = factsOf({ capacityBp: 8000 });
+    world.nowMs += 60_000;
+    world.risk('shift', failing(null));
+    expect([world.advance(), world.advance()].map((s) => s.kind)).to.deep.equal(['survey', 'shift']);
+  });
+
   it('gives an unproven cell back when the emergency shift turns out badly', () => {
     const world = armed();
     world.syntheticErrorRatio = 0.3;
