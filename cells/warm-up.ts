@@ -151,9 +151,12 @@ async function probe(
   progress?: WarmUpProgress,
   signal?: AbortSignal,
 ): Promise<string[]> {
-  const sample = (each: readonly Instance[]) =>
-    Promise.all(each.map((instance) => probeInstance(step, instance, progress, signal)));
-  const [own, theirs] = await Promise.all([sample(instances), sample(peers)]);
+  let isMeasured = false;
+  const sample = (each: readonly Instance[], isEnough = () => false) =>
+    Promise.all(each.map((instance) => probeInstance(step, instance, isEnough, progress, signal)));
+  const measuring = sample(instances).finally(() => (isMeasured = true));
+  // Peers that are overloaded answer slowly: waiting for all of their answers would keep from them the help they need.
+  const [own, theirs] = await Promise.all([measuring, sample(peers, () => isMeasured)]);
   const latencies = own.flatMap((one) => one.latenciesMs);
   const errors = own.reduce((sum, one) => sum + one.failures.length, 0);
   const peersP95Ms = quantile(
@@ -186,6 +189,7 @@ async function probe(
 async function probeInstance(
   step: Step<'probe'>,
   instance: Instance,
+  isEnough: () => boolean,
   progress?: WarmUpProgress,
   signal?: AbortSignal,
 ): Promise<{ latenciesMs: number[]; failures: string[] }> {
@@ -203,6 +207,7 @@ async function probeInstance(
         else if (answer.status === 'fulfilled') latenciesMs.push(answer.value.tookMs);
       }
       progress?.(`probed ${instance.name} ${sent + batch} times`);
+      if (isEnough()) break;
       // An instance that answers nothing at all would cost a time-out per batch and say nothing new.
       if (latenciesMs.length === 0 && failures.length >= probeConcurrency) break;
     }
