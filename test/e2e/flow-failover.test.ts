@@ -190,8 +190,10 @@ describe('Failover worker process', function () {
     expect(after['shop-b']).to.equal(5000);
   });
 
-  it('makes a stand-in for a cell whose death nobody predicted', async () => {
+  it('makes a stand-in for a cell whose death nobody predicted, and that no worker lived to see', async () => {
+    await stack.process('failover-worker').kill();
     for (const { pid } of (await provider.observe('shop-b')).instances) process.kill(pid!, 'SIGKILL');
+    await stack.start('failover-worker');
     const failover = failoverWorkflowId('shop', 'shop-b');
     await waitUntil(async () => (await store.dossier(failover))?.outcome === 'failed-over', {
       withinMs: 60_000,

@@ -21,7 +21,7 @@ describe('Warm-up', () => {
     servers.push(server);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const { port } = server.address() as AddressInfo;
-    return { instance: { name, address: '127.0.0.1', port } as Instance, asked: () => asked };
+    return { instance: { name, address: '127.0.0.1', port }, asked: () => asked };
   }
 
   it('does not wait for all the answers of an overloaded peer, and compares with those it got', async () => {
