@@ -6,6 +6,7 @@ import type { ConfigurationStore } from '../blueprints/store';
 import type { ObservedCell } from '../cells/provider';
 import type { RiskEvent } from '../prediction/contracts';
 import { findings, type Finding, type RunFact, type ServiceFacts } from '../workflows/findings';
+import { steering } from '../workflows/current-details';
 import { failoverWorkflowId, signalNames, workflowTypes, type Outcome } from '../workflows/messages';
 import type { ReconcileActivities } from '../workflows/reconcile';
 import type { DataGates, Ports, Traffic } from './ports';
@@ -111,6 +112,7 @@ export function reconciliation(ports: CarePorts): ReconcileActivities {
       taskQueue: ports.failoverTaskQueue,
       args: [{ service, cell: sourceCell! }],
       staticSummary: `${service} / ${sourceCell}: takes up what an earlier run left`,
+      staticDetails: steering,
       signal: signalNames.riskChanged,
       signalArgs: [event],
     });

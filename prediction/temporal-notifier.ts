@@ -1,5 +1,6 @@
 /** Tells the failover workflow of a risk: starts it if need be, and signals it, in one durable call. */
 import { type Client, WorkflowNotFoundError } from '@temporalio/client';
+import { steering } from '../workflows/current-details';
 import { failoverWorkflowId, signalNames, workflowTypes, type FailoverInput } from '../workflows/messages';
 import type { RiskEvent } from './contracts';
 import type { RiskNotifier } from './risk-outbox';
@@ -34,6 +35,7 @@ export class TemporalNotifier implements RiskNotifier {
       taskQueue: this.taskQueue,
       args: [input],
       staticSummary: `${service} / ${cell}: ${event.observed ? 'seen' : 'predicted'} to fail`,
+      staticDetails: steering,
       priority: { priorityKey: 1 },
       signal: signalNames.riskChanged,
       signalArgs: [event],

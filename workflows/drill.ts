@@ -11,6 +11,7 @@ import { WorkflowExecutionAlreadyStartedError, defineSearchAttributeKey } from '
 import type { RiskEvent } from '../prediction/contracts';
 import type { DrillPolicy } from '../blueprints/schema';
 import type { Decision } from './decisions';
+import { steering } from './current-details';
 import type { DrillPermit } from './drill-permit';
 import type { Drill, FailoverInput, FailoverResult } from './messages';
 import { failoverWorkflowId, signalNames, workflowTypes } from './messages';
@@ -70,6 +71,7 @@ export async function failoverDrill(input: DrillInput): Promise<DrillResult> {
       args: [{ service, cell, drill }],
       typedSearchAttributes: [{ key: kindKey, value: 'drill' }],
       staticSummary: `DRILL ${service} / ${cell}`,
+      staticDetails: steering,
       // Whatever becomes of the drill, what was begun comes to its own end.
       parentClosePolicy: ParentClosePolicy.ABANDON,
       priority: { priorityKey: 5 },

@@ -117,7 +117,7 @@ function refusedShare(f: Failover, shareBp: number | undefined): string | null {
 function whatFollows(f: Failover, o: Override): string {
   switch (o.action) {
     case 'approve':
-      return `traffic moves as soon as the risk justifies it${f.limited?.liftable ? `, although ${f.limited.why}` : ''}`;
+      return `traffic moves as soon as the risk justifies it${despite(f.limited)}`;
     case 'hold':
       return 'every automatic change is frozen, also on a death of the source, until resume; the cover at priority 1 stays';
     case 'resume':
@@ -133,6 +133,11 @@ function whatFollows(f: Failover, o: Override): string {
     case 'abort':
       return 'traffic goes back at once and the failover ends';
   }
+}
+
+/** What an approval lifts, beside the wait for it. */
+function despite(limited: Failover['limited']): string {
+  return limited?.liftable && limited.guard !== 'autonomy' ? `, although ${limited.why}` : '';
 }
 
 function whatIsWrongWith(message: unknown): string | null {

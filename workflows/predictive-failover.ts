@@ -131,7 +131,11 @@ export async function predictiveFailover(
   /** Synchronous, so that it validates: a refused update leaves no trace in the history. */
   function refuseWhatCannotBe(order: Override): void {
     const { accepted, message } = answer(failover, order);
-    if (!accepted) throw ApplicationFailure.nonRetryable(message, 'OverrideRefused');
+    if (accepted) return;
+    const refusal = ApplicationFailure.nonRetryable(message, 'OverrideRefused');
+    // Temporal's UI shows both: to a person the line of code says nothing.
+    refusal.stack = '';
+    throw refusal;
   }
 
   async function end(): Promise<FailoverResult> {

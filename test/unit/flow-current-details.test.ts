@@ -2,11 +2,11 @@ import { expect } from 'chai';
 import { details } from '../../workflows/current-details';
 import { overrideActions } from '../../workflows/messages';
 import { answer } from '../../workflows/override';
-import { World } from '../support/failover-world';
+import { World, contextOf, policyOf } from '../support/failover-world';
 
 /** The order that the text gives as an example, typed in as it stands. */
 function typed(text: string): unknown {
-  return JSON.parse(/`(\{.*\})`/.exec(text)?.[1] ?? 'null');
+  return JSON.parse(/```json\n(\{[^`]*\})\n```/.exec(text)?.[1] ?? 'null');
 }
 
 describe('What the Temporal UI says of a failover', () => {
@@ -18,7 +18,7 @@ describe('What the Temporal UI says of a failover', () => {
       const step = world.next();
       const text = details(world.failover, step);
       const offered = overrideActions.filter((action) => text.includes(`- \`${action}\``));
-      const order = { by: 'ada', reason: 'test', shareBp: Number(/"shareBp":(\d+)/.exec(text)?.[1] ?? 1) };
+      const order = { by: 'ada', reason: 'test', shareBp: Number(/"shareBp": (\d+)/.exec(text)?.[1] ?? 1) };
       const accepted = overrideActions.filter((action) => answer(world.failover, { ...order, action }).accepted);
       expect(offered, world.failover.phase).to.have.members(accepted);
       if (accepted.length > 0)
@@ -28,6 +28,12 @@ describe('What the Temporal UI says of a failover', () => {
       world.advance();
     }
     expect([...seen]).to.include.members(['hold', 'step', 'complete', 'drain', 'abort']);
+  });
+
+  it('gives the approval as the example where a person is waited for', () => {
+    const world = new World(contextOf({ policy: policyOf({ autonomy: 'approve' }) }));
+    const step = world.until((s) => s.kind === 'watch' && s.why.includes('approve'), { risk: 'shift' });
+    expect(typed(details(world.failover, step))).to.include({ action: 'approve' });
   });
 
   it('offers nothing once it has ended', () => {
