@@ -62,9 +62,22 @@ export async function predictedCells(client: Client): Promise<Predicted[]> {
   return predicted;
 }
 
+/** A list that takes longer than this is of no use to anybody who waits for it. */
+const listWithinMs = 10_000;
+
 export function failoversUnderWay(client: Client): Failovers {
+  const predicted = oneForAll(() => client.withDeadline(Date.now() + listWithinMs, () => predictedCells(client)));
   return {
-    predicted: () => predictedCells(client),
+    predicted,
     ahead: async (service, failover) => countAhead(await runningFailovers(client, service), failover),
   };
+}
+
+/**
+ * Whoever asks while an answer is on its way gets that one. Fifty failovers that begin at once would ask for the same
+ * list fifty times; on a machine short of CPU Temporal answered none of them in 30 s, and again none of their retries.
+ */
+export function oneForAll<T>(ask: () => Promise<T>): () => Promise<T> {
+  let onItsWay: Promise<T> | null = null;
+  return () => (onItsWay ??= ask().finally(() => (onItsWay = null)));
 }
