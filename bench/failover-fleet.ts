@@ -22,15 +22,9 @@ import { releasePorts, reservePorts } from '../local/ports';
 import type { ManagedProcess } from '../local/process';
 import { startStack, type Stack } from '../local/stack';
 import { waitUntil } from '../local/wait';
-import type { RiskLevel } from '../prediction/contracts';
-import {
-  failoverWorkflowId,
-  signalNames,
-  workflowTypes,
-  type Dossier,
-  type FailoverResult,
-  type Override,
-} from '../workflows/messages';
+import type { RiskEvent, RiskLevel } from '../prediction/contracts';
+import { TemporalNotifier } from '../prediction/temporal-notifier';
+import { failoverWorkflowId, type Dossier, type FailoverResult, type Override } from '../workflows/messages';
 
 export interface FleetService {
   name: string;
@@ -78,6 +72,7 @@ export class FailoverFleet {
     readonly traffic: TrafficClient,
     private readonly connection: Connection,
     readonly client: Client,
+    private readonly notifier: TemporalNotifier,
     readonly workers: ManagedProcess[],
     private readonly ports: number[],
   ) {
@@ -99,12 +94,14 @@ export class FailoverFleet {
     });
     const { address, namespace } = stack.settings.temporal;
     const connection = await Connection.connect({ address });
+    const client = new Client({ connection, namespace });
     const fleet = new FailoverFleet(
       stack,
       await ConfigurationStore.connect(stack.settings.postgres.url),
       new TrafficClient(stack.addresses.trafficApi),
       connection,
-      new Client({ connection, namespace }),
+      client,
+      new TemporalNotifier(client, stack.settings.temporal.failoverTaskQueue),
       [stack.process('failover-worker'), second],
       ports,
     );
@@ -179,7 +176,7 @@ export class FailoverFleet {
     const by = failoverWorkflowId(service, cell);
     return waitUntil(
       () => this.changes.find((c) => c.service === service && c.by === by && c.atMs >= sinceMs && is(c)),
-      { withinMs: 300_000, everyMs: 5, what: `the split of ${service} is changed for ${cell}` },
+      { withinMs: 180_000, everyMs: 5, what: `the split of ${service} is changed for ${cell}` },
     ).catch(async (err: Error) => {
       throw new Error(`${err.message}; the failover says:\n${await this.lastWords(service, cell)}`, { cause: err });
     });
@@ -302,16 +299,14 @@ export class FailoverFleet {
   private async telling(): Promise<void> {
     while (!this.ending.signal.aborted) {
       const beganMs = Date.now();
-      for (const risk of [...this.risks.values()]) {
-        if (this.risks.get(`${risk.service}/${risk.cell}`) === risk) await this.say(risk).catch(() => undefined);
-      }
+      await Promise.allSettled([...this.risks.values()].map((risk) => this.say(risk)));
       await pause(Math.max(100, tellEveryMs - (Date.now() - beganMs)));
     }
   }
 
   private async say(risk: { service: string; cell: string; level: RiskLevel; episode: string }): Promise<void> {
     const { service, cell, level, episode } = risk;
-    const event = {
+    const event: RiskEvent = {
       eventId: randomUUID(),
       episodeId: episode,
       service,
@@ -326,13 +321,7 @@ export class FailoverFleet {
       drivers: [],
       model: 'benchmark',
     };
-    await this.client.workflow.signalWithStart(workflowTypes.predictiveFailover, {
-      workflowId: failoverWorkflowId(service, cell),
-      taskQueue: this.stack.settings.temporal.failoverTaskQueue,
-      args: [{ service, cell }],
-      signal: signalNames.riskChanged,
-      signalArgs: [event],
-    });
+    await this.notifier.notify(event);
   }
 }
 

@@ -226,10 +226,12 @@ async function fifty(fleet: FailoverFleet): Promise<Figure[]> {
   process.stdout.write(`fifty at once ended as ${JSON.stringify(counts)}\n`);
   let events = 0;
   let failedTasks = 0;
+  let lateTasks = 0;
   for (const { service, cell } of sick) {
     const history = (await fleet.handle(service, cell).fetchHistory()).events!;
     events = Math.max(events, history.length);
     failedTasks += history.filter((e) => e.workflowTaskFailedEventAttributes).length;
+    lateTasks += history.filter((e) => e.workflowTaskTimedOutEventAttributes).length;
   }
   const bad = fleet.answered.bad - before.bad;
   const all = bad + fleet.answered.good - before.good;
@@ -238,6 +240,7 @@ async function fifty(fleet: FailoverFleet): Promise<Figure[]> {
     plain('50 at once: until the last has moved its first share', (lastMovedMs - beganMs) / 1000, 's'),
     plain('50 at once: until the last has ended', tookMs / 1000, 's'),
     atMost('50 at once: workflow tasks that failed', failedTasks, 'tasks', 0),
+    plain('50 at once: workflow tasks given to a worker anew', lateTasks, 'tasks'),
     atMost('50 at once: longest history', events, 'events', 400),
     plain('50 at once: requests that failed, of the callers', (100 * bad) / Math.max(1, all), '%'),
   ];
