@@ -51,6 +51,7 @@ export function crossCheck(documents: Document[], known: Known): Problem[] {
   for (const cell of cells) problems.push(...checkCell(cell, serviceNames, blueprintNames, known));
   problems.push(...checkAddresses(cells, known));
   for (const blueprint of blueprints) problems.push(...checkBlueprint(blueprint));
+  for (const blueprint of blueprints) problems.push(...checkIdentity(blueprint, { services, cells, known }));
   return problems.sort((a, b) => a.document - b.document);
 }
 
@@ -189,6 +190,36 @@ function checkAddresses(cells: Placed<CellDocument>[], known: Known): Problem[] 
   return problems;
 }
 
+/** Envoy sends nothing to a cell that is not who it expects, and such a cell answers nobody who is not certified. */
+function checkIdentity(
+  { document, spec }: Placed<BlueprintDocument>,
+  { services, cells, known }: { services: Placed<ServiceDocument>[]; cells: Placed<CellDocument>[]; known: Known },
+): Problem[] {
+  const { identity } = spec.security;
+  if (!identity) return [];
+  const declared = new Set(cells.map(({ spec: { name } }) => name));
+  const before = known.cells.filter((cell) => !declared.has(cell.name) && cell.blueprint.name === spec.name);
+  const now = cells.filter((cell) => cell.spec.blueprint === spec.name).map((cell) => cell.spec);
+  const specs = new Map(known.services.map((service) => [service.name, service.spec]));
+  for (const service of services) specs.set(service.spec.name, service.spec);
+  const said = (name: { kind: string; value: string }) => `${name.kind}:${name.value}`;
+  return [...new Set([...before, ...now].map(({ service }) => service))].flatMap((name) => {
+    const service = specs.get(name);
+    if (!service) return [];
+    const who = `the proxies of service ${name}`;
+    const reasons: string[] = [];
+    if (!service.tls) reasons.push(`${who} speak to its cells without TLS: give it tls with this subjectAltName`);
+    else {
+      const { subjectAltName, certificate } = service.tls;
+      if (said(subjectAltName) !== said(identity))
+        reasons.push(`${who} take only ${said(subjectAltName)} for a cell (tls.subjectAltName), not ${said(identity)}`);
+      if (!certificate)
+        reasons.push(`${who} show no certificate of their own (tls.certificate), and the cells ask for one`);
+    }
+    return reasons.map((reason) => ({ document, path: ['security', 'identity'], reason }));
+  });
+}
+
 function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[] {
   const problems: Problem[] = blueprintProblems(spec).map((problem) => ({ document, ...problem }));
   const { command, environment } = spec.image;
@@ -207,7 +238,7 @@ function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[
   // its understudy run on the same one.
   const unprotected: [(string | number)[], boolean][] = [
     [['image', 'os'], spec.provider === 'process' && spec.image.os !== 'host'],
-    [['security', 'identity'], spec.security.identity !== undefined],
+    [['security', 'identity'], isDocker && spec.security.identity !== undefined],
     [['security', 'secrets'], isDocker && spec.security.secrets.length > 0],
     [['security', 'capabilities'], isDocker && capabilities.length > 0],
     [['resources', 'processes'], isDocker && spec.resources.processes !== undefined],

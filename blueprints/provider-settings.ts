@@ -1,5 +1,6 @@
 /** Settings of those who run cells: which providers there are, and how long a cell is kept that nobody asks for. */
 import { z } from 'zod';
+import { identitySettingsSchema } from './identity-settings';
 
 export const processProviderSchema = z
   .strictObject({
@@ -56,5 +57,8 @@ export const cellSettingsSchema = z
       .describe(
         'A synthetic cell that no worker has renewed for as long, and that the store does not know, is an orphan.',
       ),
+    identity: identitySettingsSchema
+      .optional()
+      .describe('Needed where a blueprint gives its cells an identity (security.identity).'),
   })
   .prefault({});

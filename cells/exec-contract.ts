@@ -4,6 +4,9 @@ import { instanceNames, type CellSpec, type ObservedCell } from './provider';
 
 export const execContract = 'understudy.exec/v1';
 
+/** By this exit code a command of the user's own says that asking again will not help. */
+export const refusedCode = 3;
+
 export type ExecOperation = 'ensure' | 'observe' | 'idle' | 'renew' | 'destroy' | 'remove-lapsed' | 'list';
 
 export interface ExecCall {

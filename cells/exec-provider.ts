@@ -2,6 +2,7 @@
 import { RefusedError } from '../blueprints/records';
 import {
   execContract,
+  refusedCode,
   readAnswer,
   withoutPaths,
   type AnsweredCell,
@@ -32,9 +33,6 @@ export interface ExecProviderOptions {
   /** Of one call, in seconds. Default 30. */
   timeoutS?: number;
 }
-
-/** By this exit code the command says that asking again will not help. */
-export const refusedCode = 3;
 
 export class ExecProvider implements CellProvider {
   readonly kind: string;

@@ -1,9 +1,13 @@
-/** One HTTP request to an instance, with its time. */
+/** One HTTP request to an instance, with its time; over TLS where the instance has an identity. */
 import http from 'node:http';
+import https from 'node:https';
+import { connectionOptions, type TargetTls } from './identity/target-tls';
 
 export interface Target {
   address: string;
   port: number;
+  /** Left out: the instance is spoken to without TLS. */
+  tls?: TargetTls | undefined;
 }
 
 export interface HttpAnswer {
@@ -24,14 +28,22 @@ export interface HttpCall {
 
 const maxBodyBytes = 1_048_576;
 
+/** Keeps up to so many connections to the target, for requests that are given it. */
+export function keptConnections({ tls }: Target, maxSockets: number): http.Agent {
+  const options = { keepAlive: true, maxSockets };
+  return tls ? new https.Agent(options) : new http.Agent(options);
+}
+
 /** Rejects if there is no whole answer in time. Any status is an answer. */
 export function request(target: Target, path: string, call: HttpCall): Promise<HttpAnswer> {
   const { method = 'GET', body, headers, timeoutMs, agent } = call;
   const payload = body === undefined ? undefined : JSON.stringify(body);
   const began = performance.now();
   return new Promise((resolve, reject) => {
-    const req = http.request(
+    const send = target.tls ? https.request : http.request;
+    const req = send(
       {
+        ...(target.tls && connectionOptions(target.tls)),
         host: target.address,
         port: target.port,
         path,

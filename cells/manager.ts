@@ -7,6 +7,8 @@ import type { ConfigurationStore } from '../blueprints/store';
 import { driftOfCell } from './capture/capture-cell';
 import type { Drift } from './capture/drift';
 import { request } from './http';
+import type { CellIdentities } from './identity/cell-identities';
+import { IdentityKeeper } from './identity/keeper';
 import {
   readBackProtection,
   type PlacedInstance,
@@ -14,7 +16,7 @@ import {
   type ProtectionReport,
 } from './protection/read-back';
 import type { CellProvider, ObservedCell } from './provider';
-import { warmUp, type WarmUpEvidence } from './warm-up';
+import { warmUp, type Reached, type WarmUpEvidence } from './warm-up';
 
 /** Called with a sentence whenever something has gone on; throws or aborts to stop (a heartbeat of an activity). */
 export type Heartbeat = (text: string) => void;
@@ -36,6 +38,7 @@ const slackMs = 5_000;
 
 export class SyntheticCellManager {
   private readonly providers: ReadonlyMap<string, CellProvider>;
+  readonly identities: IdentityKeeper;
 
   constructor(
     private readonly store: ConfigurationStore,
@@ -44,7 +47,10 @@ export class SyntheticCellManager {
     private readonly leaseS?: number,
     /** By kind of provider, where its cells are not processes of this machine. */
     private readonly protectionReaders: Readonly<Record<string, ProtectionReader>> = {},
+    /** Who issues certificates. Left out: cells whose blueprint gives them an identity cannot be made. */
+    identities?: CellIdentities,
   ) {
+    this.identities = new IdentityKeeper(store, identities);
     const list = 'kind' in providers ? [providers] : providers;
     this.providers = new Map(list.map((provider) => [provider.kind, provider]));
   }
@@ -75,6 +81,7 @@ export class SyntheticCellManager {
       heartbeat(`${cell.name} is made anew (${whyOf(found)})`);
       await beating(heartbeat, `ending what is left of ${cell.name}`, provider.destroy(cell.name));
     }
+    const given = await beating(heartbeat, `certifying ${cell.name}`, this.identities.given(cell, blueprint));
     // Also where it stands already: the provider has to learn the new owner.
     const begun = provider.ensure({
       cell: cell.name,
@@ -82,6 +89,7 @@ export class SyntheticCellManager {
       owner: failover,
       blueprint: blueprint.spec,
       ...(this.leaseS !== undefined && { leaseS: this.leaseS }),
+      ...given,
     });
     await beating(heartbeat, `asking provider ${provider.kind} for ${cell.name}`, begun);
     const ready = await untilReady(provider, cell.name, blueprint, heartbeat, signal);
@@ -98,7 +106,7 @@ export class SyntheticCellManager {
     const current = await this.store.updateCell(cell.name, isBefore ? { state: 'warming' } : {}, cell.owner);
     const run = warmUp({
       plan: blueprint.spec.warmUp,
-      instances: current.instances,
+      instances: await this.identities.reached(current),
       peers: await this.healthyPeers(current),
       progress: heartbeat,
       ...(signal && { signal }),
@@ -127,6 +135,7 @@ export class SyntheticCellManager {
     if (!retired) return;
     const { provider } = await this.makingOf(retired);
     await provider.destroy(cell.name);
+    await this.identities.remove(cell.name);
     // Last: as long as anything is left of the cell, its name stays taken and the retirement can be taken up again.
     await this.store.finishRetirement(cell.name);
   }
@@ -153,6 +162,7 @@ export class SyntheticCellManager {
   async destroyUnknown(cell: string): Promise<void> {
     if (await this.store.cell(cell)) throw new RefusedError(`cell ${cell} is in the store: retire it instead`);
     await Promise.all([...this.providers.values()].map((provider) => provider.destroy(cell)));
+    await this.identities.remove(cell);
   }
 
   /** What is really there of the cell now. */
@@ -189,7 +199,7 @@ export class SyntheticCellManager {
     });
     // A warning only: what cannot be seen from here, or not now, keeps nobody from a failover.
     const { drift } = await driftOfCell(source, blueprint.spec).catch(() => ({ drift: [] }));
-    return { protection, drift };
+    return { protection: await this.identities.readBack(cell, blueprint, protection), drift };
   }
 
   private async sourcePlaces({ sourceCell }: CellRecord): Promise<PlacedInstance[]> {
@@ -222,13 +232,14 @@ export class SyntheticCellManager {
    * Instances of the service's other cells that answer their readiness path now. Those of the source come last: it is
    * predicted to fail, and what it knows is taken only if nobody else has it.
    */
-  private async healthyPeers(cell: CellRecord): Promise<Instance[]> {
+  private async healthyPeers(cell: CellRecord): Promise<Reached[]> {
     const service = await this.store.service(cell.service);
     const path = service?.spec.healthCheck.path ?? '/healthz';
     const others = (await this.store.cells(cell.service)).filter(
       ({ name, role, state }) => name !== cell.name && (role !== 'synthetic' || state === 'serving'),
     );
-    const answering = async ({ instances }: CellRecord) => {
+    const answering = async (peer: CellRecord) => {
+      const instances = await this.identities.reached(peer);
       const answers = await Promise.all(
         instances.map((instance) =>
           request(instance, path, { timeoutMs: 1_000 }).then(

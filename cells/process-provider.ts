@@ -8,6 +8,7 @@ import { packageRoot } from '../package-root';
 import { CellDirectory, cellsOnDisk, type RecordedSpec, type RecordedStart } from './cell-directory';
 import { Cgroups, type WantedLimits } from './cgroups';
 import { filledCommand } from './command-words';
+import type { IdentityFiles } from './identity/identity-files';
 import { launch } from './launcher';
 import { chooseFreePort, isFree } from './ports';
 import {
@@ -28,8 +29,9 @@ import {
   type Limits,
   type ObservedCell,
   type ObservedInstance,
+  type TlsTo,
 } from './provider';
-import { unready, whyNotReady } from './readiness';
+import { noIdentitySettings, unready, whyCellNotReady } from './readiness';
 import { isSameBlueprint } from './same-blueprint';
 import { commandAsUser, narrowed, whyNotUser } from './run-as';
 
@@ -40,6 +42,8 @@ export interface ProcessProviderOptions {
   graceMs?: number;
   /** For cells whose blueprint names no user: an account of this machine, or `allocate` for a number of each instance's own. */
   user?: string | undefined;
+  /** Needed for cells that have an identity. */
+  tlsTo?: TlsTo | undefined;
 }
 
 /** Of an instance whose limits are enforced, children and threads together. */
@@ -51,17 +55,19 @@ export class ProcessProvider implements CellProvider {
   private readonly stateDir: string;
   private readonly graceMs: number;
   private readonly user: string | undefined;
+  private readonly tlsTo: TlsTo | undefined;
   private readonly cgroups: Cgroups;
 
   constructor(options: ProcessProviderOptions) {
     this.stateDir = options.stateDir;
     this.graceMs = options.graceMs ?? 5_000;
     this.user = options.user;
+    this.tlsTo = options.tlsTo;
     this.cgroups = new Cgroups(options.stateDir);
   }
 
   async ensure(spec: CellSpec): Promise<ObservedCell> {
-    await this.refuseWhatCannotBe(spec.blueprint);
+    await this.refuseWhatCannotBe(spec);
     const directory = new CellDirectory(this.stateDir, spec.cell);
     await this.finishDestruction(directory);
     const recorded = (await directory.readSpec()) ?? (await directory.recordSpec(spec));
@@ -77,7 +83,7 @@ export class ProcessProvider implements CellProvider {
       await directory.markIdle(recorded, false);
     }
     for (const instance of instanceNames(recorded)) {
-      await this.ensureInstance(directory, recorded, instance, starts.get(instance));
+      await this.ensureInstance(directory, recorded, instance, starts.get(instance), spec.identity?.[instance]);
     }
     return this.observe(spec.cell);
   }
@@ -145,8 +151,10 @@ export class ProcessProvider implements CellProvider {
     return observed.filter((cell) => cell.phase !== 'absent' && (owner === undefined || cell.owner === owner));
   }
 
-  private async refuseWhatCannotBe({ name, image, security, network }: BlueprintDocument): Promise<void> {
+  private async refuseWhatCannotBe({ blueprint, identity }: CellSpec): Promise<void> {
+    const { name, image, security, network } = blueprint;
     const at = `blueprint ${name}`;
+    if (security.identity && !identity) throw new RefusedError(noIdentitySettings(name));
     if (image.workingDirectory !== undefined) {
       const stat = await fs.stat(image.workingDirectory).catch(() => undefined);
       if (!stat?.isDirectory())
@@ -164,6 +172,7 @@ export class ProcessProvider implements CellProvider {
     spec: RecordedSpec,
     instance: string,
     last: RecordedStart | undefined,
+    identity: IdentityFiles | undefined,
   ): Promise<void> {
     if (last?.process && isAlive(last.process)) return;
     // Children of a dead instance may still hold its port and its memory.
@@ -189,6 +198,7 @@ export class ProcessProvider implements CellProvider {
       address,
       port,
       dir: home,
+      identity,
     });
     const user = security.user ?? this.user;
     const groups = resources.enforce ? await this.cgroups.create(groupName(spec, instance, n), wantedLimits(spec)) : [];
@@ -196,7 +206,7 @@ export class ProcessProvider implements CellProvider {
       claim: directory.claimFile(spec, instance, n),
       directory: home,
       logFile: join(home, 'log'),
-      command: [...narrowed(spec.blueprint), ...(await commandAsUser({ user, port, home })), ...command],
+      command: [...narrowed(spec.blueprint), ...(await commandAsUser({ user, port, home, identity })), ...command],
       workingDirectory: image.workingDirectory ?? packageRoot,
       environment: {
         PATH: process.env['PATH'] ?? '/usr/local/bin:/usr/bin:/bin',
@@ -258,7 +268,7 @@ export class ProcessProvider implements CellProvider {
       const isFrozen = (await this.cgroups.isFrozen(groupName(spec, name, start.n))) ?? isStopped(start.process);
       return isFrozen ? { ...seen, pid, phase: 'idle' } : { ...seen, pid, reason: 'is being laid idle, or woken' };
     }
-    const reason = (await whyNotReady(seen, readiness.path)) ?? notItsPort(seen, pid);
+    const reason = (await whyCellNotReady(seen, spec, this.tlsTo)) ?? notItsPort(seen, pid);
     if (reason === undefined) return { ...seen, pid, phase: 'ready' };
     return { ...seen, pid, ...unready(reason, claimedAt, readiness.timeoutS) };
   }

@@ -1,5 +1,7 @@
 /** The port behind which infrastructure lies: whoever can run the instances of a cell. docs/providers.md tells its promises. */
 import type { BlueprintDocument } from '../blueprints/schema';
+import type { IdentityFiles } from './identity/identity-files';
+import type { TargetTls } from './identity/target-tls';
 
 /** What is to run. `ensure` with the same cell name is idempotent. */
 export interface CellSpec {
@@ -10,7 +12,12 @@ export interface CellSpec {
   blueprint: BlueprintDocument;
   /** Seconds from now for which the cell is kept though nobody renews its lease. Left out: the lease stays as it is. */
   leaseS?: number;
+  /** By instance: where its key and certificate lie. Only where the blueprint gives cells an identity. */
+  identity?: Readonly<Record<string, IdentityFiles>>;
 }
+
+/** How providers ask a cell that has an identity whether it is ready; undefined for a cell without. */
+export type TlsTo = (blueprint: BlueprintDocument, cell: string) => Promise<TargetTls | undefined>;
 
 /** `idle`: kept, but it does not run; `ensure` wakes it. */
 export type InstancePhase = 'absent' | 'provisioning' | 'ready' | 'idle' | 'failed' | 'deleting';

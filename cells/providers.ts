@@ -2,17 +2,28 @@
 import type { Settings } from '../blueprints/settings';
 import { DockerProvider } from './docker-provider';
 import { ExecProvider } from './exec-provider';
+import { CellIdentities } from './identity/cell-identities';
 import { ProcessProvider } from './process-provider';
 import type { CellProvider } from './provider';
 
-export function providersOf({
-  processProvider,
-  dockerProvider,
-  execProviders,
-}: Pick<Settings, 'processProvider' | 'dockerProvider' | 'execProviders'>): CellProvider[] {
+export function providersOf(
+  {
+    processProvider,
+    dockerProvider,
+    execProviders,
+    cells,
+  }: Pick<Settings, 'processProvider' | 'dockerProvider' | 'execProviders' | 'cells'>,
+  identities = identitiesOf({ cells }),
+): CellProvider[] {
+  const tlsTo = identities?.tlsTo;
   return [
-    new ProcessProvider(processProvider),
+    new ProcessProvider({ ...processProvider, tlsTo }),
     ...(dockerProvider ? [new DockerProvider(dockerProvider)] : []),
     ...Object.entries(execProviders).map(([name, options]) => new ExecProvider({ name, ...options })),
   ];
+}
+
+/** Who gives cells their identities; nobody, where the settings name no issuer. */
+export function identitiesOf({ cells }: Pick<Settings, 'cells'>): CellIdentities | undefined {
+  return cells.identity && new CellIdentities(cells.identity);
 }

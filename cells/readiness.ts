@@ -1,17 +1,46 @@
 /** Whether an instance answers its readiness path, asked by one request. */
 import { request, type Target } from './http';
+import type { CellSpec, TlsTo } from './provider';
 
 const timeoutMs = 1_000;
 
+/** What OpenSSL calls an answer that is no TLS; Node passes it on. */
+const spokeNoTls = new Set(['ERR_SSL_WRONG_VERSION_NUMBER', 'ERR_SSL_PACKET_LENGTH_TOO_LONG', 'ERR_SSL_HTTP_REQUEST']);
+
 /** Why the instance is not ready; undefined if it is. */
-export async function whyNotReady({ address, port }: Target, path: string): Promise<string | undefined> {
+export async function whyNotReady({ address, port, tls }: Target, path: string): Promise<string | undefined> {
   try {
-    const { status } = await request({ address, port }, path, { timeoutMs });
+    const { status } = await request({ address, port, tls }, path, { timeoutMs });
     return status < 200 || status > 299 ? `${path} answered ${status}` : undefined;
   } catch (error) {
     const { message, code } = error as NodeJS.ErrnoException;
-    return `${path} on ${address}:${port}: ${message || code}`;
+    const words = code !== undefined && spokeNoTls.has(code) ? 'it does not speak TLS, which its identity wants' : '';
+    return `${path} on ${address}:${port}: ${words || message || code}`;
   }
+}
+
+/**
+ * As a provider asks an instance of the cell: over TLS where its blueprint says so, taking whoever answers. Who that is,
+ * is read back before the cell is armed.
+ */
+export async function whyCellNotReady(
+  { address, port }: Target,
+  { cell, blueprint }: Pick<CellSpec, 'cell' | 'blueprint'>,
+  tlsTo: TlsTo | undefined,
+): Promise<string | undefined> {
+  const { path } = blueprint.readiness;
+  if (!blueprint.security.identity) return whyNotReady({ address, port }, path);
+  try {
+    const tls = await tlsTo?.(blueprint, cell);
+    if (!tls) return noIdentitySettings(blueprint.name);
+    return await whyNotReady({ address, port, tls: { ...tls, name: undefined } }, path);
+  } catch (error) {
+    return `it cannot be asked without a certificate of our own: ${(error as Error).message}`;
+  }
+}
+
+export function noIdentitySettings(blueprint: string): string {
+  return `blueprint ${blueprint}: security.identity: the settings say nothing of cells.identity, so nobody can issue certificates`;
 }
 
 /** Whether an instance that is not ready yet may still become so, with the reason. */

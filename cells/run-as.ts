@@ -5,6 +5,7 @@ import { userInfo } from 'node:os';
 import { promisify } from 'node:util';
 import { RefusedError } from '../blueprints/records';
 import type { BlueprintDocument } from '../blueprints/schema';
+import { giveTo, type IdentityFiles } from './identity/identity-files';
 
 /** Each instance has the user number that its port leads to, which no account of the machine should have. */
 const firstAllocatedUid = 700_000;
@@ -14,27 +15,33 @@ const withoutPrivileges = ['--bounding-set=-all', '--inh-caps=-all', '--no-new-p
 
 /**
  * What stands before the command so that it runs as the user. `allocate`: a number of its own per instance. Gives that
- * user the instance's folder.
+ * user the instance's folder and the files of its identity.
  */
 export async function commandAsUser({
   user,
   port,
   home,
+  identity,
 }: {
   user: string | undefined;
   port: number;
   home: string;
+  identity?: IdentityFiles | undefined;
 }): Promise<string[]> {
+  const give = async (uid: number, gid: number) => {
+    await fs.chown(home, uid, gid);
+    if (identity) await giveTo(identity, uid, gid);
+  };
   if (user === undefined || user === userInfo().username) return [];
   if (user === 'allocate') {
     const id = firstAllocatedUid + port;
-    await fs.chown(home, id, id);
+    await give(id, id);
     return ['setpriv', `--reuid=${id}`, `--regid=${id}`, '--clear-groups', ...withoutPrivileges, '--'];
   }
   const idOf = async (flag: string) => Number((await promisify(execFile)('id', [flag, user])).stdout);
   try {
     const [uid, gid] = [await idOf('-u'), await idOf('-g')];
-    await fs.chown(home, uid, gid);
+    await give(uid, gid);
     return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--init-groups', ...withoutPrivileges, '--'];
   } catch (error) {
     throw new RefusedError(`security.user: ${user} is not a user of this machine: ${(error as Error).message}`);

@@ -1,6 +1,8 @@
 /** Runs a declared cell from its blueprint, for cells whose document leaves the instances open. */
 import { RefusedError, type CellRecord } from '../blueprints/records';
 import type { ConfigurationStore } from '../blueprints/store';
+import type { CellIdentities } from './identity/cell-identities';
+import { IdentityKeeper } from './identity/keeper';
 import { addressesOf, untilReady, type Heartbeat } from './manager';
 import type { CellProvider } from './provider';
 
@@ -13,6 +15,7 @@ export async function startDeclaredCell(
   store: ConfigurationStore,
   cellName: string,
   heartbeat?: Heartbeat,
+  identities?: CellIdentities,
 ): Promise<CellRecord> {
   const cell = await store.cell(cellName);
   if (!cell) throw new RefusedError(`cell ${cellName} is not known: apply its document first`);
@@ -22,7 +25,9 @@ export async function startDeclaredCell(
   if (!blueprint) throw new RefusedError(`cell ${cellName}: blueprint ${cell.blueprint.name} is not in the store`);
   if (blueprint.spec.provider !== provider.kind)
     throw new RefusedError(`cell ${cellName} wants provider ${blueprint.spec.provider}, this one is ${provider.kind}`);
-  await provider.ensure({ cell: cell.name, service: cell.service, owner: operator, blueprint: blueprint.spec });
+  const given = await new IdentityKeeper(store, identities).given(cell, blueprint);
+  const { service } = cell;
+  await provider.ensure({ cell: cell.name, service, owner: operator, blueprint: blueprint.spec, ...given });
   const ready = await untilReady(provider, cell.name, blueprint, heartbeat);
   return store.updateCell(cell.name, { instances: addressesOf(ready) });
 }

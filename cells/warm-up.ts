@@ -1,7 +1,6 @@
 /** Runs a blueprint's warm-up plan on the instances of a cell, and says with evidence whether the cell is warm. */
-import http from 'node:http';
 import type { Instance, WarmUpStep } from '../blueprints/schema';
-import { request, type HttpAnswer } from './http';
+import { keptConnections, request, type HttpAnswer, type Target } from './http';
 import type { ProtectionReport } from './protection/read-back';
 
 export interface ProbeEvidence {
@@ -31,13 +30,16 @@ export interface WarmUpEvidence {
   reasons: string[];
 }
 
+/** An instance and how it is spoken to. */
+export type Reached = Instance & Target;
+
 export type WarmUpProgress = (text: string) => void;
 
 export interface WarmUp {
   plan: readonly WarmUpStep[];
-  instances: readonly Instance[];
+  instances: readonly Reached[];
   /** Instances of the service's other healthy cells. */
-  peers: readonly Instance[];
+  peers: readonly Reached[];
   /** Called at least once per step and batch of requests; for heartbeats. */
   progress?: WarmUpProgress;
   /** Ends the warm-up with its reason, for a cancelled activity. */
@@ -70,8 +72,8 @@ type Step<K extends WarmUpStep['kind']> = Extract<WarmUpStep, { kind: K }>;
 /** Lets every instance take over what a peer has; the next peer is asked if one cannot give it. */
 async function preload(
   step: Step<'preload'>,
-  instances: readonly Instance[],
-  peers: readonly Instance[],
+  instances: readonly Reached[],
+  peers: readonly Reached[],
   evidence: WarmUpEvidence,
   progress?: WarmUpProgress,
 ): Promise<string[]> {
@@ -121,12 +123,12 @@ function entriesOf({ status, body }: HttpAnswer): number {
 /** Opens the connections all at once and uses each for one request. */
 async function openConnections(
   step: Step<'connections'>,
-  instances: readonly Instance[],
+  instances: readonly Reached[],
   evidence: WarmUpEvidence,
 ): Promise<string[]> {
   const results = await Promise.all(
     instances.map(async (instance) => {
-      const agent = new http.Agent({ keepAlive: true, maxSockets: step.perInstance });
+      const agent = keptConnections(instance, step.perInstance);
       try {
         const call = () => request(instance, step.path, { timeoutMs: requestTimeoutMs, agent });
         const answers = await Promise.allSettled(Array.from({ length: step.perInstance }, call));
@@ -145,14 +147,14 @@ async function openConnections(
 /** Asks the cell and its peers the same, side by side and at the same time, and compares. */
 async function probe(
   step: Step<'probe'>,
-  instances: readonly Instance[],
-  peers: readonly Instance[],
+  instances: readonly Reached[],
+  peers: readonly Reached[],
   evidence: WarmUpEvidence,
   progress?: WarmUpProgress,
   signal?: AbortSignal,
 ): Promise<string[]> {
   let isMeasured = false;
-  const sample = (each: readonly Instance[], isEnough = () => false) =>
+  const sample = (each: readonly Reached[], isEnough = () => false) =>
     Promise.all(each.map((instance) => probeInstance(step, instance, isEnough, progress, signal)));
   const measuring = sample(instances).finally(() => (isMeasured = true));
   // Peers that are overloaded answer slowly: waiting for all of their answers would keep from them the help they need.
@@ -188,12 +190,12 @@ async function probe(
 
 async function probeInstance(
   step: Step<'probe'>,
-  instance: Instance,
+  instance: Reached,
   isEnough: () => boolean,
   progress?: WarmUpProgress,
   signal?: AbortSignal,
 ): Promise<{ latenciesMs: number[]; failures: string[] }> {
-  const agent = new http.Agent({ keepAlive: true, maxSockets: probeConcurrency });
+  const agent = keptConnections(instance, probeConcurrency);
   const latenciesMs: number[] = [];
   const failures: string[] = [];
   try {

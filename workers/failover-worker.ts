@@ -17,9 +17,11 @@ import { reconciliation, type CarePorts } from '../activities/reconcile';
 import { loadSettings, type Settings } from '../blueprints/settings';
 import { ConfigurationStore } from '../blueprints/store';
 import { DataGate } from '../cells/data-sync/data-gate';
+import type { RenewedIdentities } from '../cells/identity/keeper';
+import { startRenewal } from '../cells/identity/renewal';
 import { SyntheticCellManager } from '../cells/manager';
 import { startLeaseKeeping } from '../cells/lease-keeping';
-import { providersOf } from '../cells/providers';
+import { identitiesOf, providersOf } from '../cells/providers';
 import { startRetirementLoop, type RetiredCell } from '../cells/retire-idle';
 import { channelCredentials } from '../envoy/security/credentials';
 import { WatchedTls } from '../envoy/security/watched-tls';
@@ -57,7 +59,14 @@ async function main(): Promise<void> {
   const { trafficAddress, trafficClientTls: files, tlsReloadMs } = settings.controlPlane;
   const tls = files && new WatchedTls(files, { what: 'traffic API client', log, everyMs: tlsReloadMs });
   const traffic = new TrafficClient(trafficAddress, channelCredentials(tls));
-  const manager = new SyntheticCellManager(store, providersOf(settings), settings.cells.leaseS);
+  const identities = identitiesOf(settings);
+  const manager = new SyntheticCellManager(
+    store,
+    providersOf(settings, identities),
+    settings.cells.leaseS,
+    {},
+    identities,
+  );
   const worker = await untilThere(`namespace ${namespace}`, log, () =>
     createWorker(settings, client, connection, { store, traffic, cells: manager, data: new DataGate(store), log }),
   );
@@ -69,6 +78,10 @@ async function main(): Promise<void> {
     log.warn(`leases of cells were not renewed: ${error.message}`),
   );
 
+  const renewal =
+    identities &&
+    startRenewal(manager.identities, identities.settings.lifetimeS, (renewed) => sayRenewed(log, renewed));
+
   const { brokers, decisionsTopic: topic } = settings.kafka;
   const publisher = startDecisionPublisher(store, { brokers, topic }, log);
 
@@ -79,6 +92,7 @@ async function main(): Promise<void> {
   await schedules.stop();
   await retirement.stop();
   await leases.stop();
+  await renewal?.stop();
   await publisher.stop();
   traffic.close();
   await connection.close();
@@ -143,6 +157,14 @@ function sayRetired(log: Logger, retired: RetiredCell[] | Error): void {
   for (const { cell, idleForS, error } of retired) {
     if (error) log.warn({ cell }, `idle cell ${cell} could not be retired: ${error.message}`);
     else log.info({ cell, idleForS }, `idle cell ${cell} was retired after ${Math.round(idleForS)} s`);
+  }
+}
+
+function sayRenewed(log: Logger, renewed: RenewedIdentities[] | Error): void {
+  if (renewed instanceof Error) return log.warn(`certificates of cells were not looked at: ${renewed.message}`);
+  for (const { cell, instances, error } of renewed) {
+    if (error) log.warn({ cell }, `the certificate of ${cell} could not be renewed: ${error.message}`);
+    else log.info({ cell, instances }, `the certificate of ${cell} was renewed`);
   }
 }
 

@@ -23,7 +23,7 @@ export const blueprintSchema = z.strictObject({
         .array(z.string())
         .min(1)
         .describe(
-          'Argument vector, no shell. {address}, {port}, {instance}, {cell}, {service}, {memoryLimitMib}, {dir} (a folder of the instance) and {secret:NAME} (the file that holds a secret) are filled in.',
+          'Argument vector, no shell. {address}, {port}, {instance}, {cell}, {service}, {memoryLimitMib}, {dir} (a folder of the instance), {secret:NAME} (the file that holds a secret) and, with security.identity, {tlsKey}, {tlsCert} and {tlsCa} (its files) are filled in.',
         ),
       workingDirectory: z
         .string()

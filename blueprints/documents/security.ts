@@ -10,10 +10,28 @@ const secretSchema = z.strictObject({
     .describe('A reference, never the secret. Provider process takes `file:/path`, readable by the user.'),
 });
 
+const identitySchema = z
+  .strictObject({
+    kind: z.enum(['dns', 'uri']),
+    value: z
+      .string()
+      .regex(/^\S{1,255}$/, 'must be a name without blanks')
+      .refine((value) => value.includes('{cell}'), { message: "must hold {cell}, which stands for the cell's name" })
+      .describe("The one name in a cell's certificate, such as `spiffe://shop.example/cell/{cell}`."),
+    minRemainingS: z
+      .number()
+      .min(0)
+      .default(600)
+      .describe('How long a certificate must still hold when the cell is armed.'),
+  })
+  .describe(
+    'Each cell has a certificate of its own and speaks TLS with nobody but whom the same authority has certified. It finds key, certificate and authorities by CELL_TLS_KEY_FILE, CELL_TLS_CERT_FILE and CELL_TLS_CA_FILE. Read back before it is armed. The settings say who issues: `cells.identity`.',
+  );
+
 export const securitySchema = z
   .strictObject({
     user: z.string().min(1).optional().describe('User the cell runs as; the same for source and synthetic.'),
-    identity: z.string().min(1).optional(),
+    identity: identitySchema.optional(),
     secrets: z.array(secretSchema).default([]).describe('References only, never values.'),
     capabilities: z
       .array(z.string().regex(/^CAP_[A-Z_]+$/, 'must be a Linux capability such as CAP_NET_BIND_SERVICE'))

@@ -1,6 +1,7 @@
 /** What a running process does that its blueprint does not say, or the other way round. Pure. */
 import { basename } from 'node:path';
 import type { BlueprintDocument } from '../../blueprints/schema';
+import { identityVariables } from '../identity/identity-files';
 import type { CapturedProcess } from './captured';
 import { isSessionVariable } from './session-variables';
 
@@ -64,7 +65,7 @@ function fits(template: string, text: string, isProgram = false): boolean {
   return matches(text) || (isProgram && basename(template) === basename(text));
 }
 
-function environmentDrift({ environment, unseen }: CapturedProcess, { image }: BlueprintDocument): Drift[] {
+function environmentDrift({ environment, unseen }: CapturedProcess, { image, security }: BlueprintDocument): Drift[] {
   if (unseen.some((what) => what.startsWith('environment'))) return [];
   const drifts: Drift[] = [];
   const add = (name: string, text: string) =>
@@ -74,8 +75,9 @@ function environmentDrift({ environment, unseen }: CapturedProcess, { image }: B
     if (value === undefined) add(name, `${name} is not set, the blueprint sets it`);
     else if (!fits(template, value)) add(name, `${name} has another value than the blueprint gives it`);
   }
+  const ofIdentity = new Set<string>(security.identity ? Object.values(identityVariables) : []);
   for (const name of Object.keys(environment))
-    if (!(name in image.environment) && !isSessionVariable(name))
+    if (!(name in image.environment) && !isSessionVariable(name) && !ofIdentity.has(name))
       add(name, `${name} is set, the blueprint does not set it`);
   return drifts;
 }

@@ -3,7 +3,9 @@ import { readFileSync } from 'node:fs';
 import type { BlueprintDocument } from '../../blueprints/schema';
 import type { ObservedInstance } from '../provider';
 import { demandedBy, statedDemands, weakerThanDemanded, weakerThanSource, type Weakness } from './compare';
+import { sourceNotes, weakerIdentity, type DemandedIdentity } from './compare-identity';
 import type { ProtectionFacts } from './facts';
+import type { IdentityFacts } from './identity-facts';
 import { processListeningOn, readProtection } from './read-process';
 
 export type PlacedInstance = Pick<ObservedInstance, 'name' | 'address' | 'port'> & { pid?: number | undefined };
@@ -21,6 +23,8 @@ export interface ProtectionReport {
   comparedWith: 'source' | 'blueprint' | 'nothing';
   /** What limits the comparison, in sentences. */
   notes: string[];
+  /** Who the instances of the synthetic cell showed themselves to be; left out where it has no identity. */
+  identity?: IdentityFacts[];
 }
 
 /** Instances that run on this machine: by their pid, else by who listens at their address. */
@@ -80,6 +84,21 @@ export async function readBackProtection({
     weaker: [...weakerThanSource(own.facts, theirs.facts), ...weakerThanDemanded(own.facts, demanded)],
     comparedWith: theirs.facts.length > 0 ? 'source' : 'blueprint',
     notes,
+  };
+}
+
+/** The report, with what was met at the cell's address and at its source's. */
+export function withIdentity(
+  report: ProtectionReport,
+  own: IdentityFacts[],
+  source: readonly IdentityFacts[],
+  demanded: DemandedIdentity,
+): ProtectionReport {
+  return {
+    ...report,
+    weaker: [...report.weaker, ...weakerIdentity(own, source, demanded)],
+    notes: [...report.notes, ...sourceNotes(source)],
+    identity: own,
   };
 }
 

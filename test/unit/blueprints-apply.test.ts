@@ -136,12 +136,40 @@ blueprint: shop
   it('do not promise what the provider cannot bring about', () => {
     const blueprint = blueprintDocument({
       image: { command: ['server'] },
-      security: { identity: 'spiffe://shop', secrets: [{ name: 'db', from: 'vault:shop/db' }] },
+      security: { secrets: [{ name: 'db', from: 'vault:shop/db' }] },
     });
     expect(reasons([blueprint])).to.deep.equal([
       '0 image.command: neither the command nor the environment names {port}, so an instance cannot know where to listen',
-      '0 security.identity: provider process cannot bring this about: leave it out',
       '0 security.secrets: provider process cannot bring this about: leave it out',
+    ]);
+  });
+
+  it('give cells an identity only as the proxies of their service expect it', () => {
+    const identity = { kind: 'uri', value: 'spiffe://shop/cell/{cell}' };
+    const certified = (change: Record<string, unknown> = {}) =>
+      blueprintDocument({ security: { identity }, ...change });
+    const shop = (tls?: Record<string, unknown>) => [
+      serviceDocument({ safeSplit: { 'shop-a': 10_000 }, ...(tls && { tls }) }),
+      cellDocument('shop-a'),
+      certified(),
+    ];
+    const tls = { trustedCa: { sds: 'cells' }, certificate: { sds: 'edge' }, subjectAltName: identity };
+    expect(reasons(shop(tls))).to.deep.equal([]);
+    expect(reasons(shop())).to.deep.equal([
+      '2 security.identity: the proxies of service shop speak to its cells without TLS: give it tls with this subjectAltName',
+    ]);
+    const another = { kind: 'dns', value: '{cell}.shop' };
+    expect(reasons(shop({ ...tls, certificate: undefined, subjectAltName: another }))).to.deep.equal([
+      '2 security.identity: the proxies of service shop take only dns:{cell}.shop for a cell (tls.subjectAltName), not uri:spiffe://shop/cell/{cell}',
+      '2 security.identity: the proxies of service shop show no certificate of their own (tls.certificate), and the cells ask for one',
+    ]);
+    const nameless = blueprintSchema.safeParse({
+      ...certified(),
+      security: { identity: { kind: 'dns', value: 'shop' } },
+    });
+    expect(nameless.error?.issues[0]?.message).to.equal("must hold {cell}, which stands for the cell's name");
+    expect(reasons([certified({ provider: 'docker', image: { os: 'shop:1', command: ['{port}'] } })])).to.deep.equal([
+      '0 security.identity: provider docker cannot bring this about: leave it out',
     ]);
   });
 

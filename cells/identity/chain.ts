@@ -1,0 +1,31 @@
+/** Whether a certificate leads to an authority that is trusted, and what a PEM text holds. */
+import { X509Certificate } from 'node:crypto';
+
+/** Every certificate of the text, in its order. Throws if one cannot be read; a text without any gives none. */
+export function certificatesOf(pem: string): X509Certificate[] {
+  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+  return blocks.map((block) => new X509Certificate(block));
+}
+
+/** Why the chain, leaf first, does not end at a trusted authority; undefined if it does. Times are not looked at. */
+export function whyNotTrusted(
+  [leaf, ...between]: readonly X509Certificate[],
+  trusted: readonly X509Certificate[],
+): string | undefined {
+  if (!leaf) return 'there is no certificate';
+  const isIssuedBy = (certificate: X509Certificate, issuer: X509Certificate) =>
+    certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+  const seen = new Set<X509Certificate>();
+  for (let at = leaf; ;) {
+    if (trusted.some((authority) => isIssuedBy(at, authority))) return undefined;
+    seen.add(at);
+    const next = between.find((one) => !seen.has(one) && one.ca && isIssuedBy(at, one));
+    if (!next) return `it was issued by ${oneLine(at.issuer)}, which leads to none of the trusted authorities`;
+    at = next;
+  }
+}
+
+/** Distinguished names have a line per part. */
+export function oneLine(name: string): string {
+  return name.split('\n').join(', ');
+}
