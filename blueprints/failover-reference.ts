@@ -148,7 +148,10 @@ Its share is what its requests need in the time there is, between \`canaryBp\` a
 test (Wald, 1945) of its error ratio: as good as the better of its peers and the source before the risk, against three times
 that, \`maxErrorRatio\`, and never above the SLO. It looks after every report and stops as soon as the evidence suffices. It
 is never good before \`canaryMinRequests\` or while everything it could be compared with misses the SLO, never bad by one error
-alone, and bad where half of its answers miss the latency objective while its peers meet it. Without a verdict the share stays.
+alone, and bad where half of its answers miss the latency objective while its peers meet it. Without a verdict by
+\`canaryTimeoutS\` a person is called and the share stays; without a decision it goes back after \`holdAtMostS\` (\`aborted\`), unless
+no time is left: then \`emergency-shift\` takes what nobody could judge. With the defaults a verdict takes about 150 requests,
+hence some 17 a second of the whole service; for less raise \`canary.maxBp\` or \`canaryTimeoutS\`.
 
 ## Was the prediction right?
 

@@ -37,6 +37,7 @@ export function aimOf(f: Failover, nowMs: number): Aim {
     confirmedDeath(f, nowMs) ??
     undone(f) ??
     deathUncovered(f, nowMs) ??
+    undecidedEnds(f, nowMs) ??
     evacuationEnds(f, nowMs) ??
     risked(f, nowMs)
   );
@@ -118,6 +119,35 @@ function evacuationEnds(f: Failover, nowMs: number): Aim | null {
     why: `${f.cell} was evacuated${left}; it has neither died nor recovered since, and the traffic stays where it is`,
     outcome: 'failed-over',
   };
+}
+
+/**
+ * A share that nothing is ever said about does not stay for ever: it was never proven, so it goes back. Nor does that of a
+ * drill that got stuck; what was evacuated on a real prediction is not given back to a source that may be failing.
+ */
+function undecidedEnds(f: Failover, nowMs: number): Aim | null {
+  if (f.givenUp && f.risk?.last.level !== 'clear') return { kind: 'give-back', why: f.givenUp, outcome: 'aborted' };
+  const why = whyGivenUp(f, nowMs);
+  return why === null ? null : { kind: 'give-back', why, outcome: 'aborted' };
+}
+
+/** Why what was taken is to go back although the risk lasts; null while it is not. */
+export function whyGivenUp(f: Failover, nowMs: number): string | null {
+  if (!f.endsUndecided || f.risk?.last.level === 'clear') return null;
+  const waited = `for ${Math.round(holdAtMostMs(f) / 1000)} s`;
+  const undecidedMs = undecidedSinceMs(f);
+  const isKept = f.evacuatedAtMs !== null && !f.drill;
+  if (undecidedMs !== null && !isKept && nowMs >= undecidedMs + holdAtMostMs(f)) {
+    return `there was no verdict on the last shift ${waited}, and nobody has decided`;
+  }
+  const isStuck = f.drill && f.evacuatedAtMs !== null && nowMs >= f.evacuatedAtMs + holdAtMostMs(f);
+  return isStuck ? `the drill did not end ${waited}` : null;
+}
+
+/** Since when the last shift on the way out has been without a verdict that was due; null if it is not. */
+export function undecidedSinceMs({ endsUndecided, judgement }: Failover): number | null {
+  const isUndecided = judgement?.of === 'synthetic' && judgement.verdict === 'inconclusive';
+  return endsUndecided && isUndecided ? judgement.timeoutMs : null;
 }
 
 function risked(f: Failover, nowMs: number): Aim {

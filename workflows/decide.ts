@@ -1,6 +1,6 @@
 /** From what a failover knows and the time to its next step: the move of the transition table, and the gates before it. Pure. */
 import type { Aim } from './aim';
-import { aimOf, holdAtMostMs } from './aim';
+import { aimOf, holdAtMostMs, undecidedSinceMs } from './aim';
 import type { Failover, ShiftPurpose } from './failover';
 import { isArmed, largestShare, largestTake, percent, shareAtStake } from './failover';
 import type { GuardName } from './guards';
@@ -25,6 +25,7 @@ const measuredAgainMs = 2000;
 /** Guards that depend on what others do. */
 const lookedAtAnew: GuardName[] = ['stop', 'breaker', 'budget', 'portability'];
 const whyOnlyArmed = 'no time is left for a canary: the synthetic cell stands as cover and moves nothing';
+const whyUndecided = 'no verdict on the last shift, for want of requests or load reports; the share stays as it is';
 const whyEmergency = 'the risk justifies moving traffic, and no time is left for a canary';
 
 /** The next step, or what is being waited for. Asked again after every result, message and timer. */
@@ -177,8 +178,15 @@ function further(f: Failover, aim: Taking, nowMs: number): Step {
   const plan = planOf(f, nowMs);
   const isUrgent = plan?.kind === 'emergency-shift' && aim.onlyCanary === null;
   const verdict = f.judgement?.of === 'synthetic' ? f.judgement.verdict : 'good';
-  if (verdict === 'open' && isUrgent && largestBp > syntheticBp) {
+  const undecidedMs = undecidedSinceMs(f);
+  const isUnjudged = verdict === 'open' || undecidedMs !== null;
+  if (isUnjudged && isUrgent && largestBp > syntheticBp) {
     return shift(f, nowMs, { purpose: 'emergency', phase: 'shifting', targetBp: largestBp, why: whyEmergency });
+  }
+  if (undecidedMs !== null) {
+    // A practice wakes nobody: its drill fails and says why.
+    const why = f.drill ? whyUndecided : `a person is needed: ${whyUndecided}`;
+    return stay(f, why, soonest(aim.untilMs, undecidedMs + holdAtMostMs(f)), nowMs);
   }
   if (verdict !== 'good') {
     const why =

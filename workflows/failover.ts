@@ -185,6 +185,10 @@ export interface Failover {
   label?: Label | null;
   /** The source is watched past the time predicted before the label is final; absent in runs from before that. */
   watchesPastHorizon?: boolean;
+  /** A shift that gets no verdict calls a person and is taken back in the end; absent in runs from before that. */
+  endsUndecided?: boolean;
+  /** Why what was taken goes back although the risk lasts. */
+  givenUp?: string | null;
   labelIsFinal?: boolean;
 
   lastWhy: string;

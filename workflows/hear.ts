@@ -50,7 +50,7 @@ function isOfAnotherKind(f: Failover, event: RiskEvent): boolean {
 /** A real prediction in the middle of a drill: what the drill has made is just what is needed, and the real policy holds. */
 function endDrill(f: Failover, nowMs: number): Failover {
   const what = 'a real prediction came in the middle of the drill: from here on this is a real failover';
-  const told = note({ ...f, drill: null, risk: null }, nowMs, what);
+  const told = note({ ...f, drill: null, risk: null, ...(f.givenUp && { givenUp: null }) }, nowMs, what);
   if (!f.context?.drill) return told;
   const { drill, ...context } = f.context;
   return { ...told, context: { ...context, policy: drill.realPolicy } };

@@ -51,6 +51,7 @@ export async function predictiveFailover(
   let failover = input.continuing ?? begin(input, workflowInfo().runId, now());
   // Histories from before give their label at the end itself.
   if (!input.continuing && patched('label-past-horizon')) failover = { ...failover, watchesPastHorizon: true };
+  if (!input.continuing && patched('undecided-shift-ends')) failover = { ...failover, endsUndecided: true };
   let told = '';
   // Histories from before decisions were told have none to tell.
   const decisions = patched('decision-events')

@@ -1,5 +1,5 @@
 /** What a step changes in what a failover knows: before it (so that a crash finds the way back prepared) and after it. */
-import { asks, holdAtMostMs, isEvacuated } from './aim';
+import { asks, holdAtMostMs, isEvacuated, whyGivenUp } from './aim';
 import { iso, note } from './dossier';
 import type { Failover, FailoverContext, Judgement, Leftover, SourceState } from './failover';
 import { largestTake, percent } from './failover';
@@ -18,7 +18,11 @@ const refusedChangeRetryMs = 3000;
  * what is set here, so it is in place before the side effect.
  */
 export function intend(f: Failover, step: Step, nowMs: number): Failover {
-  const next = considered(explain(enter(f, step.phase, nowMs), step, nowMs), step, nowMs);
+  const entered = {
+    ...enter(f, step.phase, nowMs),
+    ...(f.endsUndecided && !f.conclusion && { givenUp: f.givenUp ?? whyGivenUp(f, nowMs) }),
+  };
+  const next = considered(explain(entered, step, nowMs), step, nowMs);
   if (step.kind === 'ensure') {
     const unknown = { name: null, instances: 0, reused: false, state: 'creating' as const };
     return { ...next, synthetic: next.synthetic ?? unknown };
@@ -386,9 +390,10 @@ function enter(f: Failover, phase: Phase, nowMs: number): Failover {
 
 /** Why it waits is worth a line when it changes; what it does is told by the result. */
 function explain(f: Failover, step: Step, nowMs: number): Failover {
-  if (step.why === f.lastWhy) return f;
-  const told = { ...f, lastWhy: step.why };
   const isWait = step.kind === 'watch' || step.kind === 'wait';
+  // A look at the fleet in between does not make the same wait a new one.
+  if (step.why === f.lastWhy || step.kind === 'survey') return f;
+  const told = { ...f, lastWhy: step.why };
   // Why a change was refused has a line of its own already.
   const isToldAlready = f.refusedChange !== null && step.why === whyUnchanged(f.refusedChange);
   return isWait && !isToldAlready ? note(told, nowMs, step.why) : told;

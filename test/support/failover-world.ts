@@ -110,13 +110,18 @@ export class World {
   readonly taken: { step: Step; risk: RiskEvent | undefined; atMs: number; source: SourceState; held: boolean }[] = [];
   private epoch = 1;
   private readonly seen = { requests: 0, errors: 0 };
+  private unanswered = 0;
 
   constructor(readonly context: FailoverContext = contextOf()) {
     this.sourceBp = context.sourceBp;
     this.syntheticBp = context.leftover?.shareBp ?? 0;
     this.capacityBp = context.capacityBp;
     this.facts = context.fleet ?? factsOf();
-    this.failover = { ...begin({ service: 'shop', cell: 'shop-a' }, 'run-1', this.nowMs), watchesPastHorizon: true };
+    this.failover = {
+      ...begin({ service: 'shop', cell: 'shop-a' }, 'run-1', this.nowMs),
+      watchesPastHorizon: true,
+      endsUndecided: true,
+    };
   }
 
   risk(level: RiskLevel, { episode = 1, ageMs = 0, ...rest }: RiskOptions = {}): this {
@@ -290,7 +295,10 @@ export class World {
   private pass(ms: number): void {
     const passed = Math.max(1, ms);
     this.nowMs += passed;
-    const requests = Math.round((this.requestsPerSecond * this.syntheticBp * passed) / 10_000 / 1000);
+    // What is left of a request is answered later: a service of few requests has some after all.
+    const due = this.unanswered + (this.requestsPerSecond * this.syntheticBp * passed) / 10_000 / 1000;
+    const requests = Math.floor(due + 1e-6);
+    this.unanswered = due - requests;
     this.seen.requests += requests;
     this.seen.errors += Math.round(requests * this.syntheticErrorRatio);
   }
