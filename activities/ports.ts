@@ -51,7 +51,7 @@ export interface SyntheticCells {
 }
 
 /** What a cell's data has to say before the cell is used or ended. */
-export type DataGates = Pick<DataGate, 'warm' | 'beforeMove' | 'beforeEnd'>;
+export type DataGates = Pick<DataGate, 'warm' | 'beforeMove' | 'beforeEnd' | 'excuse'>;
 
 /** A cell that a failover is open for, and not yet ended. */
 export interface Predicted {

@@ -14,7 +14,7 @@ const instancesReadEveryMs = 2000;
 const beatEveryMs = 1000;
 const trafficTimeoutMs = 1500;
 
-export function watching({ store, traffic }: Ports): Pick<FailoverActivities, 'watchFailover'> {
+export function watching({ store, traffic, data }: Ports): Pick<FailoverActivities, 'watchFailover'> {
   return {
     async watchFailover(request: WatchRequest): Promise<Observation> {
       const context = Context.current();
@@ -29,6 +29,7 @@ export function watching({ store, traffic }: Ports): Pick<FailoverActivities, 'w
       let instances: Instance[] | null = null;
       let instancesReadMs = 0;
       let view: TrafficView | null = null;
+      let excused: string | null = null;
       const answered = new Answered();
       const look = { elapsedMs: before };
       // By timer: peers that hang must not make this look dead. Every wait below has its own deadline.
@@ -50,8 +51,16 @@ export function watching({ store, traffic }: Ports): Pick<FailoverActivities, 'w
           if (fresh) answered.note(totalsOf(fresh, request.cell), Date.now());
           if (instances) source.round(instances, healthy);
           const state = answered.contradicts(source.state(), Date.now()) ? request.known : source.state();
-          const verdict =
+          let verdict =
             view && judge ? judge.look(totalsOf(view, cellJudged(request)), elapsedMs, besides(view, request)) : null;
+          if (view && judge && verdict === 'bad' && request.judge?.of === 'synthetic') {
+            const why = (await data?.excuse(request.syntheticCell)) ?? null;
+            if (why !== null) {
+              excused = why;
+              judge.beginAnew(totalsOf(view, request.syntheticCell), elapsedMs, besides(view, request));
+              verdict = null;
+            }
+          }
           const isDue = elapsedMs >= request.forMs;
           const hasTurned = state !== request.known;
           if (view && (verdict || hasTurned || isDue)) {
@@ -63,6 +72,7 @@ export function watching({ store, traffic }: Ports): Pick<FailoverActivities, 'w
               verdict,
               judged: judge?.seen ?? null,
               ...(judge?.against && { against: judge.against }),
+              ...(excused !== null && { excused }),
               sourceBp: shareOf(view, request.cell),
               syntheticBp: shareOf(view, request.syntheticCell),
               capacityBp: capacityBp(view, requestsPerSecond),
@@ -111,10 +121,15 @@ export class Judge {
     if (verdict === null || elapsedMs < this.dueMs) return null;
     if (verdict === 'good' && wanted !== 'bad') return 'good';
     // Not what was wanted: what was counted so far must not hide what comes, good or bad.
+    this.beginAnew(totals, elapsedMs, beside);
+    return null;
+  }
+
+  /** What was counted so far is nothing to judge by. */
+  beginAnew(totals: Totals, elapsedMs: number, { peers }: Beside): void {
     this.baseline = totals;
     this.dueMs = elapsedMs + this.request.intervalMs;
-    this.peersBefore = beside.peers;
-    return null;
+    this.peersBefore = peers;
   }
 
   private ofSynthetic(seen: Totals, { peers, latencies }: Beside): 'good' | 'bad' | null {

@@ -1,6 +1,7 @@
 /** Runs a declared cell from its blueprint, for cells whose document leaves the instances open. */
 import { RefusedError, type CellRecord } from '../blueprints/records';
 import type { ConfigurationStore } from '../blueprints/store';
+import { ensureFirstOwner } from './data-sync/first-owner';
 import type { CellIdentities } from './identity/cell-identities';
 import { IdentityKeeper } from './identity/keeper';
 import { addressesOf, untilReady, type Heartbeat } from './manager';
@@ -9,7 +10,10 @@ import type { CellProvider } from './provider';
 /** The owner of the cells that people declare. */
 export const operator = 'operator';
 
-/** Starts the cell unless it runs, waits until it is ready and records where it answers. */
+/**
+ * Starts the cell unless it runs, waits until it is ready and records where it answers. A primary whose service keeps data
+ * becomes the first to write it.
+ */
 export async function startDeclaredCell(
   provider: CellProvider,
   store: ConfigurationStore,
@@ -29,5 +33,7 @@ export async function startDeclaredCell(
   const { service } = cell;
   await provider.ensure({ cell: cell.name, service, owner: operator, blueprint: blueprint.spec, ...given });
   const ready = await untilReady(provider, cell.name, blueprint, heartbeat);
-  return store.updateCell(cell.name, { instances: addressesOf(ready) });
+  const recorded = await store.updateCell(cell.name, { instances: addressesOf(ready) });
+  if (cell.role === 'primary') await ensureFirstOwner(store, recorded, blueprint.spec.readiness.timeoutS * 1000);
+  return recorded;
 }

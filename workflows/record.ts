@@ -329,6 +329,7 @@ function observed(f: Failover, seen: Observation, nowMs: number): Failover {
     const what = `somebody else changed the split: ${f.synthetic?.name} carries ${percent(seen.syntheticBp)}`;
     next = note(next, nowMs, what, { epoch: seen.epoch });
   }
+  if (seen.excused) next = note(next, nowMs, `errors of ${f.synthetic?.name} do not count: ${seen.excused}`);
   if (seen.source !== f.source.state) {
     next = { ...next, source: { state: seen.source, sinceMs: nowMs } };
     next = note(next, nowMs, sourceSentence(f, seen), { rates: seen.rates });

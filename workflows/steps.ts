@@ -167,6 +167,8 @@ export interface Observation {
   totals: CellTotals;
   /** What it was judged against, in words; absent where nothing was judged, or by the plain ratio. */
   against?: string;
+  /** Why errors of the synthetic cell were not held against it: whoever owns its data was away. Absent: none were. */
+  excused?: string;
   /** Per cell, as the load reports say. */
   rates: Record<string, { requestsPerSecond: number; errorRatio: number; ageMs: number }>;
 }

@@ -61,6 +61,14 @@ export class CellDataClient {
     return this.ask(cell, this.path, undefined);
   }
 
+  /** False also where it does not answer. */
+  isOwner(cell: DataCell): Promise<boolean> {
+    return this.state(cell).then(
+      ({ role }) => role === 'owner',
+      () => false,
+    );
+  }
+
   order(cell: DataCell, { what, ...body }: Order): Promise<DataState> {
     return this.ask(cell, `${this.path}/${what}`, body);
   }

@@ -64,7 +64,10 @@ export class DataGate {
         const owner = await this.ownerOf(sync, cell);
         // On the way back a trial, or an owner that never changed, leaves nothing to be handed back.
         if (owner === null || owner.name === to.name) return open;
-        if (direction === 'up' && isTrial) {
+        // Where a third cell writes, only reads are at stake: its writes stay where they are, there and back.
+        const isOfThird = owner.name !== source && owner.name !== syntheticCell;
+        if (isOfThird && direction === 'down') return open;
+        if (direction === 'up' && (isTrial || isOfThird)) {
           const lag = await sync.lag(to, owner);
           const words = `${to.name} is ${lagText(lag)}`;
           return isWithin(lag, sync.limit)
@@ -78,6 +81,24 @@ export class DataGate {
         return { barred: null, evidence };
       } catch (error) {
         return { barred: `the data could not be handed over to ${to.name}: ${(error as Error).message}`, evidence: [] };
+      }
+    });
+  }
+
+  /**
+   * Why errors of the cell may be another's: it hands writes on to an owner that does not take them. Null where it owns
+   * the data itself, keeps none, or its owner writes.
+   */
+  async excuse(name: string): Promise<string | null> {
+    const cell = await this.store.cell(name);
+    if (!cell) return null;
+    return this.with(cell, null, async (sync) => {
+      try {
+        const owner = await this.ownerOf(sync, cell);
+        if (owner === null || owner.name === name || (await sync.isWriting(owner))) return null;
+        return `${owner.name} owns the data and takes no writes`;
+      } catch (error) {
+        return `whether the owner of the data takes writes cannot be told: ${(error as Error).message}`;
       }
     });
   }

@@ -53,6 +53,8 @@ export interface DataSync {
   promote(to: DataCell, epoch: number): Promise<Promoted>;
   /** Looks where the data lies, not at what the cell says, whether `to` owns it in this epoch. Rejects with the difference. */
   readBack(to: DataCell, epoch: number): Promise<string>;
+  /** Whether the cell takes writes as the owner now, by its own word; false where it gives none. */
+  isWriting(owner: DataCell): Promise<boolean>;
   /** The newest epoch that the data itself shows, and its owner. */
   ownership(cells: readonly DataCell[]): Promise<Ownership>;
   close(): Promise<void>;

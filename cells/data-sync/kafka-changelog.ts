@@ -54,10 +54,7 @@ export class KafkaChangelog implements DataSync {
   }
 
   async lag(cell: DataCell, owner: DataCell): Promise<Lag> {
-    const isWritten = await this.fencing.state(owner).then(
-      ({ role }) => role === 'owner',
-      () => false,
-    );
+    const isWritten = await this.isWriting(owner);
     // The end first: what is written between the two looks must not make the cell seem further than it is.
     const end = await this.endOfLog();
     const { position, newestMs } = await this.fencing.state(cell);
@@ -104,6 +101,10 @@ export class KafkaChangelog implements DataSync {
       throw new Error(`the log says that ${words} owns it, not ${to.name} in epoch ${epoch}`);
     }
     return `the log names ${to.name} its owner in epoch ${epoch}`;
+  }
+
+  isWriting(owner: DataCell): Promise<boolean> {
+    return this.fencing.isOwner(owner);
   }
 
   async ownership(cells: readonly DataCell[]): Promise<Ownership> {

@@ -197,6 +197,10 @@ export class PostgresReplica implements DataSync {
     return `the database of ${to.name} is a primary and names it the owner in epoch ${epoch}`;
   }
 
+  isWriting(owner: DataCell): Promise<boolean> {
+    return this.cells.isOwner(owner);
+  }
+
   async ownership(cells: readonly DataCell[]): Promise<Ownership> {
     const answers = await Promise.allSettled(cells.map((cell) => this.on(cell, lookTimeoutMs, serverState)));
     const rows = answers.flatMap((answer) =>

@@ -16,6 +16,8 @@ export interface ClientsOptions {
   clients: number;
   /** Looked at for each request: cells come and go. */
   cells: () => readonly AskedCell[];
+  /** Longest pause of a client between two requests. @default 10 */
+  pauseMs?: number;
 }
 
 const timeoutMs = 3_000;
@@ -41,6 +43,13 @@ export class Clients {
 
   acknowledgedWrites(): number {
     return this.history.filter(({ kind, outcome }) => outcome === 'ok' && (kind === 'append' || kind === 'set')).length;
+  }
+
+  /** Ends the clients; their history then lacks its last reads. */
+  async abandon(): Promise<void> {
+    this.running = false;
+    await Promise.all(this.loops);
+    this.agent.destroy();
   }
 
   /** Ends the clients, then reads everything once more, current, as the checker needs it. */
@@ -73,7 +82,7 @@ export class Clients {
         if (outcome === 'ok' || what.kind.startsWith('read')) break;
         await sleep(20);
       }
-      await sleep(random() * 10);
+      await sleep(random() * (this.options.pauseMs ?? 10));
     }
   }
 

@@ -3,12 +3,13 @@ import { MockActivityEnvironment } from '@temporalio/testing';
 import { expect } from 'chai';
 import type { Ports } from '../../activities/ports';
 import { trafficShifts } from '../../activities/shift-traffic';
+import { watching } from '../../activities/watch-failover';
 import type { CellRecord } from '../../blueprints/records';
 import { dataSyncSchema } from '../../blueprints/schema';
 import { DataGate, OwnsDataError, type Move, type Verdict } from '../../cells/data-sync/data-gate';
 import type { DataSync, Lag } from '../../cells/data-sync/data-sync';
 import { dataSyncOf } from '../../cells/data-sync/of-blueprint';
-import type { ShiftRequest, ShiftResult } from '../../workflows/steps';
+import type { Observation, ShiftRequest, ShiftResult, WatchRequest } from '../../workflows/steps';
 import { quietRuntime } from '../support/failover-bench';
 
 /** A data sync that does as it is told and writes down what it was asked. */
@@ -20,6 +21,7 @@ class FakeSync implements DataSync {
   epoch = 1;
   behind: Lag = { behind: 3, unit: 'records', seconds: 0.1 };
   unreachable = false;
+  isOwnerWriting = true;
   readonly asked: string[] = [];
 
   async lag(): Promise<Lag> {
@@ -47,6 +49,9 @@ class FakeSync implements DataSync {
   async readBack(to: { name: string }, epoch: number): Promise<string> {
     this.asked.push(`read back ${to.name}`);
     return `${to.name} owns epoch ${epoch}`;
+  }
+  async isWriting(): Promise<boolean> {
+    return this.isOwnerWriting;
   }
   async ownership() {
     return { epoch: this.epoch, owner: this.owner };
@@ -121,6 +126,29 @@ describe('The data gate of a failover', () => {
     await gate.beforeMove(move());
     expect((await gate.beforeMove(move({ direction: 'down' }))).barred).to.equal(null);
     expect([sync.owner, sync.epoch]).to.deep.equal(['shop-a', 3]);
+  });
+
+  it('leaves the writes with a third cell that owns them, there and back, and still wants the data to be there', async () => {
+    const sync = new FakeSync();
+    sync.owner = 'shop-b';
+    const { gate, synthetic } = gateOver(sync);
+    expect((await gate.beforeMove(move())).barred).to.equal(null);
+    expect((await gate.beforeMove(move({ direction: 'down' }))).barred).to.equal(null);
+    await gate.beforeEnd(synthetic, 'shop-a', true);
+    expect(sync.told).to.deep.equal(['release shop-b']);
+    expect([sync.owner, sync.epoch]).to.deep.equal(['shop-b', 1]);
+    sync.behind = { behind: 5_000, unit: 'records', seconds: 2 };
+    expect((await gate.beforeMove(move())).barred).to.contain('5000 records');
+  });
+
+  it('excuses errors of a cell that hands writes on to an owner that takes none', async () => {
+    const sync = new FakeSync();
+    const { gate, synthetic } = gateOver(sync);
+    expect(await gate.excuse(synthetic.name)).to.equal(null);
+    sync.isOwnerWriting = false;
+    expect(await gate.excuse(synthetic.name)).to.equal('shop-a owns the data and takes no writes');
+    sync.owner = synthetic.name;
+    expect(await gate.excuse(synthetic.name), 'its own are its own').to.equal(null);
   });
 
   it('moves nothing where the handover fails, and says why', async () => {
@@ -225,6 +253,54 @@ describe('The share of a cell that keeps data', () => {
     const { done, result } = await shift({ barred: null, evidence: [] }, true);
     expect(done).to.deep.equal([]);
     expect(result.applied).to.equal(false);
+  });
+});
+
+describe('A synthetic cell on trial that hands writes on to a source which has just died', () => {
+  before(quietRuntime);
+
+  /** Nobody answers at the source's address, and every request to the synthetic cell has failed since the change. */
+  async function watched(excuse: string | null): Promise<Observation> {
+    const load = (cell: string, errorsTotal: number) => ({
+      ...{ cell, shareBp: 5000, coverInstances: 0, measured: true, requestsPerSecond: 50, errorRatio: 0, ageMs: 0 },
+      ...{ requestsInFlight: 0, measuredBp: 5000, requestsTotal: 20, errorsTotal },
+    });
+    const ports = {
+      store: {
+        blueprint: async () => ({ spec: { capacity: { requestsPerSecond: 100 } } }),
+        cell: async () => ({ instances: [{ name: 'shop-a-1', address: '127.0.0.1', port: 1 }] }),
+      },
+      traffic: {
+        getTraffic: async () => ({
+          ...{ service: 'shop', epoch: 7, proxies: ['envoy'] },
+          cells: [load('shop-a', 20), load('shop-a-understudy-1', 20)],
+        }),
+      },
+      data: { excuse: async () => excuse },
+    } as unknown as Ports;
+    const none = { requests: 0, errors: 0 };
+    const request: WatchRequest = {
+      ...{ failover: 'failover/shop/shop-a', service: 'shop', cell: 'shop-a', syntheticCell: 'shop-a-understudy-1' },
+      ...{ blueprint: { name: 'shop', version: 1 }, healthCheckPath: '/healthz', healthCheckIntervalMs: 300 },
+      ...{ known: 'alive', forMs: 60_000 },
+      judge: {
+        ...{ of: 'synthetic', baseline: none, minRequests: 10, maxErrorRatio: 0.02, notBeforeMs: 0 },
+        ...{ intervalMs: 1000, wanted: 'any' },
+      },
+    };
+    return await new MockActivityEnvironment().run(watching(ports).watchFailover, request);
+  }
+
+  it('is not judged by those errors: the watch goes on until the death is certain', async () => {
+    const seen = await watched('shop-a owns the data and takes no writes');
+    expect(seen).to.include({ ended: 'source', source: 'dead', verdict: null });
+    expect(seen.excused).to.equal('shop-a owns the data and takes no writes');
+  });
+
+  it('is judged by errors of its own', async () => {
+    const seen = await watched(null);
+    expect(seen).to.include({ ended: 'verdict', verdict: 'bad' });
+    expect(seen).not.to.have.property('excused');
   });
 });
 
