@@ -238,7 +238,6 @@ function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[
   // its understudy run on the same one.
   const unprotected: [(string | number)[], boolean][] = [
     [['image', 'os'], spec.provider === 'process' && spec.image.os !== 'host'],
-    [['security', 'identity'], isDocker && spec.security.identity !== undefined],
     [['security', 'secrets'], isDocker && spec.security.secrets.length > 0],
     [['security', 'capabilities'], isDocker && capabilities.length > 0],
     [['resources', 'processes'], isDocker && spec.resources.processes !== undefined],

@@ -1,10 +1,11 @@
 /** Runs the instances of cells as containers of a Docker engine, or of Podman, which answers the same requests. */
+import { dirname } from 'node:path';
 import Docker from 'dockerode';
 import { RefusedError } from '../blueprints/records';
-import type { BlueprintDocument } from '../blueprints/schema';
 import { filledCommand } from './command-words';
 import { DockerRecords, label, newRun, type CellLabels, type CellRecordOfEngine } from './docker-records';
 import { lastWords } from './docker-logs';
+import { giveTo, identityFilesIn, type IdentityFiles } from './identity/identity-files';
 import { chooseFreePort, isFree } from './ports';
 import {
   instanceNames,
@@ -16,8 +17,9 @@ import {
   type Limits,
   type ObservedCell,
   type ObservedInstance,
+  type OwnTls,
 } from './provider';
-import { unready, whyNotReady } from './readiness';
+import { noIdentitySettings, unready, whyCellNotReady } from './readiness';
 import { isSameBlueprint } from './same-blueprint';
 
 export interface DockerProviderOptions {
@@ -29,8 +31,12 @@ export interface DockerProviderOptions {
   network?: string;
   /** How long an instance has to end after SIGTERM, in seconds. Default 5. */
   graceS?: number;
+  /** Needed for cells that have an identity. */
+  ownTls?: OwnTls | undefined;
 }
 
+/** Where an instance finds the files of its identity, which it can only read. */
+const identityFolder = '/run/understudy-identity';
 /** A folder of the instance alone, in memory. */
 const ownFolder = '/run/understudy';
 const processLimit = 512;
@@ -49,8 +55,16 @@ export class DockerProvider implements CellProvider {
   private readonly network: string;
   private readonly graceS: number;
   private readonly records: DockerRecords;
+  private readonly ownTls: OwnTls | undefined;
 
-  constructor({ socketPath, installation = 'default', network = 'host', graceS = 5 }: DockerProviderOptions = {}) {
+  constructor({
+    socketPath,
+    installation = 'default',
+    network = 'host',
+    graceS = 5,
+    ownTls,
+  }: DockerProviderOptions = {}) {
+    this.ownTls = ownTls;
     this.engine = new Docker(socketPath === undefined ? undefined : { socketPath });
     this.installation = installation;
     this.network = network;
@@ -59,9 +73,9 @@ export class DockerProvider implements CellProvider {
   }
 
   async ensure(spec: CellSpec): Promise<ObservedCell> {
-    await this.refuseWhatCannotBe(spec.blueprint);
+    await this.refuseWhatCannotBe(spec);
     const record = await this.recordWanted(spec);
-    for (const instance of instanceNames(spec)) await this.ensureInstance(record, instance);
+    for (const instance of instanceNames(spec)) await this.ensureInstance(record, instance, spec.identity?.[instance]);
     return this.observe(spec.cell);
   }
 
@@ -181,7 +195,11 @@ export class DockerProvider implements CellProvider {
   }
 
   /** Starts the instance unless a container runs it. */
-  private async ensureInstance(record: CellRecordOfEngine, name: string): Promise<void> {
+  private async ensureInstance(
+    record: CellRecordOfEngine,
+    name: string,
+    identity: IdentityFiles | undefined,
+  ): Promise<void> {
     let found = await this.inspect(name);
     if (found && found.Config.Labels[label('installation')] !== this.installation)
       throw new RefusedError(`container ${this.containerName(name)} is not Understudy's: rename or remove it`);
@@ -201,7 +219,7 @@ export class DockerProvider implements CellProvider {
     if (!found) {
       // Callers keep their addresses over a restart, if nobody took the port meanwhile.
       if (port === 0 || !(await isFree(address, port))) port = await chooseFreePort(address, await this.plannedPorts());
-      await this.create(record, name, port);
+      await this.create(record, name, port, identity);
       found = await this.inspect(name);
     }
     if (!found) throw new Error(`container ${this.containerName(name)} was removed while it was being made`);
@@ -234,13 +252,21 @@ export class DockerProvider implements CellProvider {
     throw new Error(`cell ${record.cell} was destroyed while it was being made: ensure it again`);
   }
 
-  private async create(record: CellRecordOfEngine, name: string, port: number): Promise<void> {
+  private async create(
+    record: CellRecordOfEngine,
+    name: string,
+    port: number,
+    identity: IdentityFiles | undefined,
+  ): Promise<void> {
     const { cell, service, blueprint } = record;
     const { image, network, security, resources } = blueprint;
     const isOnHost = this.network === 'host';
     const address = isOnHost ? network.address : '0.0.0.0';
     const placement = { cell, service, instance: name, address, port, dir: ownFolder };
-    const { command, environment } = filledCommand(blueprint, placement);
+    const seen = identity && identityFilesIn(identityFolder);
+    const [uid, gid = uid] = (security.user ?? '0').split(':').map(Number);
+    if (identity) await giveTo(identity, uid!, gid!);
+    const { command, environment } = filledCommand(blueprint, { ...placement, identity: seen });
     const published = `${port}/tcp`;
     try {
       await this.engine.createContainer({
@@ -259,6 +285,7 @@ export class DockerProvider implements CellProvider {
           // No more rights than a plain process of its user has, and none to be won.
           CapDrop: ['ALL'],
           SecurityOpt: ['no-new-privileges'],
+          ...(identity && { Binds: [`${dirname(identity.privateKeyFile)}:${identityFolder}:ro`] }),
           Tmpfs: { [ownFolder]: 'size=64m,mode=1777' },
           RestartPolicy: { Name: 'no' },
           ...(resources.enforce && {
@@ -292,7 +319,7 @@ export class DockerProvider implements CellProvider {
       const reason = `container ${container.Name.replace('/', '')} ${how}${words ? `; its last words: ${words}` : ''}`;
       return { ...seen, phase: 'failed', reason };
     }
-    const reason = await whyNotReady(seen, readiness.path);
+    const reason = await whyCellNotReady(seen, record.blueprint, this.ownTls);
     if (reason !== undefined) return { ...seen, ...unready(reason, new Date(State.StartedAt), readiness.timeoutS) };
     return { ...seen, pid: State.Pid, phase: 'ready' };
   }
@@ -320,7 +347,13 @@ export class DockerProvider implements CellProvider {
     return `understudy-${this.installation}-${instance}`;
   }
 
-  private async refuseWhatCannotBe({ name, image, network }: BlueprintDocument): Promise<void> {
+  private async refuseWhatCannotBe({ blueprint, identity }: CellSpec): Promise<void> {
+    const { name, image, network, security } = blueprint;
+    if (security.identity && !identity) throw new RefusedError(noIdentitySettings(name));
+    if (identity && !/^(\d+(:\d+)?)?$/.test(security.user ?? ''))
+      throw new RefusedError(
+        `blueprint ${name}: security.user: must be a number, such as 1000, for a container that has an identity: its key is that user's alone`,
+      );
     if (!(await isFree(network.address, 0)))
       throw new RefusedError(`blueprint ${name}: network.address: nothing can listen on ${network.address}`);
     await this.engine

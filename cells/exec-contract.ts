@@ -29,6 +29,8 @@ const instanceSchema = z.object({
   phase: z.enum(['absent', 'provisioning', 'ready', 'idle', 'failed', 'deleting']),
   reason: z.string().max(4096).optional(),
   readinessPath: z.string().startsWith('/').default('/healthz'),
+  /** It has an identity, and is asked over TLS. */
+  tls: z.boolean().default(false),
 });
 
 const cellSchema = z

@@ -18,8 +18,9 @@ import {
   type CellSpec,
   type ObservedCell,
   type ObservedInstance,
+  type OwnTls,
 } from './provider';
-import { whyNotReady } from './readiness';
+import { whyNotReady, whyNotReadyOverTls } from './readiness';
 import { runCommand } from './run-command';
 
 export interface ExecProviderOptions {
@@ -32,6 +33,8 @@ export interface ExecProviderOptions {
   environment?: Readonly<Record<string, string>>;
   /** Of one call, in seconds. Default 30. */
   timeoutS?: number;
+  /** Needed for cells that have an identity. */
+  ownTls?: OwnTls | undefined;
 }
 
 export class ExecProvider implements CellProvider {
@@ -80,12 +83,21 @@ export class ExecProvider implements CellProvider {
     const checked = await Promise.all(
       instances.map(async (instance, index): Promise<ObservedInstance> => {
         if (instance.phase !== 'ready') return instance;
-        const reason = await whyNotReady(instance, answer.instances[index]!.readinessPath);
+        const reason = await this.whyNotReady(answer.instances[index]!);
         if (reason === undefined) return instance;
         return { ...instance, phase: 'provisioning', reason: `${this.kind} calls it ready, but ${reason}` };
       }),
     );
     return { ...cell, phase: phase ?? phaseOf(checked), instances: checked, observedAt: new Date().toISOString() };
+  }
+
+  private async whyNotReady(instance: AnsweredCell['instances'][number]): Promise<string | undefined> {
+    const { readinessPath, tls } = instance;
+    const { address, port } = instance;
+    if (!tls) return whyNotReady({ address, port }, readinessPath);
+    const { ownTls } = this.options;
+    if (!ownTls) return 'it speaks TLS, and the settings say nothing of cells.identity';
+    return whyNotReadyOverTls({ address, port }, readinessPath, ownTls);
   }
 
   private async call<O extends ExecOperation>(

@@ -29,7 +29,7 @@ import {
   type Limits,
   type ObservedCell,
   type ObservedInstance,
-  type TlsTo,
+  type OwnTls,
 } from './provider';
 import { noIdentitySettings, unready, whyCellNotReady } from './readiness';
 import { isSameBlueprint } from './same-blueprint';
@@ -43,7 +43,7 @@ export interface ProcessProviderOptions {
   /** For cells whose blueprint names no user: an account of this machine, or `allocate` for a number of each instance's own. */
   user?: string | undefined;
   /** Needed for cells that have an identity. */
-  tlsTo?: TlsTo | undefined;
+  ownTls?: OwnTls | undefined;
 }
 
 /** Of an instance whose limits are enforced, children and threads together. */
@@ -55,14 +55,14 @@ export class ProcessProvider implements CellProvider {
   private readonly stateDir: string;
   private readonly graceMs: number;
   private readonly user: string | undefined;
-  private readonly tlsTo: TlsTo | undefined;
+  private readonly ownTls: OwnTls | undefined;
   private readonly cgroups: Cgroups;
 
   constructor(options: ProcessProviderOptions) {
     this.stateDir = options.stateDir;
     this.graceMs = options.graceMs ?? 5_000;
     this.user = options.user;
-    this.tlsTo = options.tlsTo;
+    this.ownTls = options.ownTls;
     this.cgroups = new Cgroups(options.stateDir);
   }
 
@@ -268,7 +268,7 @@ export class ProcessProvider implements CellProvider {
       const isFrozen = (await this.cgroups.isFrozen(groupName(spec, name, start.n))) ?? isStopped(start.process);
       return isFrozen ? { ...seen, pid, phase: 'idle' } : { ...seen, pid, reason: 'is being laid idle, or woken' };
     }
-    const reason = (await whyCellNotReady(seen, spec, this.tlsTo)) ?? notItsPort(seen, pid);
+    const reason = (await whyCellNotReady(seen, spec.blueprint, this.ownTls)) ?? notItsPort(seen, pid);
     if (reason === undefined) return { ...seen, pid, phase: 'ready' };
     return { ...seen, pid, ...unready(reason, claimedAt, readiness.timeoutS) };
   }

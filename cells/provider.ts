@@ -16,8 +16,8 @@ export interface CellSpec {
   identity?: Readonly<Record<string, IdentityFiles>>;
 }
 
-/** How providers ask a cell that has an identity whether it is ready; undefined for a cell without. */
-export type TlsTo = (blueprint: BlueprintDocument, cell: string) => Promise<TargetTls | undefined>;
+/** What we show of ourselves to cells that have an identity, when they are asked whether they are ready. */
+export type OwnTls = () => Promise<TargetTls>;
 
 /** `idle`: kept, but it does not run; `ensure` wakes it. */
 export type InstancePhase = 'absent' | 'provisioning' | 'ready' | 'idle' | 'failed' | 'deleting';

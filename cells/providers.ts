@@ -15,11 +15,11 @@ export function providersOf(
   }: Pick<Settings, 'processProvider' | 'dockerProvider' | 'execProviders' | 'cells'>,
   identities = identitiesOf({ cells }),
 ): CellProvider[] {
-  const tlsTo = identities?.tlsTo;
+  const ownTls = identities?.ownTls;
   return [
-    new ProcessProvider({ ...processProvider, tlsTo }),
-    ...(dockerProvider ? [new DockerProvider(dockerProvider)] : []),
-    ...Object.entries(execProviders).map(([name, options]) => new ExecProvider({ name, ...options })),
+    new ProcessProvider({ ...processProvider, ownTls }),
+    ...(dockerProvider ? [new DockerProvider({ ...dockerProvider, ownTls })] : []),
+    ...Object.entries(execProviders).map(([name, options]) => new ExecProvider({ name, ...options, ownTls })),
   ];
 }
 

@@ -1,6 +1,7 @@
 /** Whether an instance answers its readiness path, asked by one request. */
+import type { BlueprintDocument } from '../blueprints/schema';
 import { request, type Target } from './http';
-import type { CellSpec, TlsTo } from './provider';
+import type { OwnTls } from './provider';
 
 const timeoutMs = 1_000;
 
@@ -24,16 +25,21 @@ export async function whyNotReady({ address, port, tls }: Target, path: string):
  * is read back before the cell is armed.
  */
 export async function whyCellNotReady(
-  { address, port }: Target,
-  { cell, blueprint }: Pick<CellSpec, 'cell' | 'blueprint'>,
-  tlsTo: TlsTo | undefined,
+  target: Target,
+  { name, security, readiness: { path } }: BlueprintDocument,
+  ownTls: OwnTls | undefined,
 ): Promise<string | undefined> {
-  const { path } = blueprint.readiness;
-  if (!blueprint.security.identity) return whyNotReady({ address, port }, path);
+  if (!security.identity) return whyNotReady(target, path);
+  return ownTls ? whyNotReadyOverTls(target, path, ownTls) : noIdentitySettings(name);
+}
+
+export async function whyNotReadyOverTls(
+  { address, port }: Target,
+  path: string,
+  ownTls: OwnTls,
+): Promise<string | undefined> {
   try {
-    const tls = await tlsTo?.(blueprint, cell);
-    if (!tls) return noIdentitySettings(blueprint.name);
-    return await whyNotReady({ address, port, tls: { ...tls, name: undefined } }, path);
+    return await whyNotReady({ address, port, tls: await ownTls() }, path);
   } catch (error) {
     return `it cannot be asked without a certificate of our own: ${(error as Error).message}`;
   }

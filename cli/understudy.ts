@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root';
 import { applyCommand } from './apply';
+import { caCommand } from './ca';
 import { cellsCommand } from './cells';
 import { blueprintCommand } from './blueprint';
 import { evaluateCommand } from './evaluate';
@@ -31,6 +32,7 @@ const commands: (() => Command)[] = [
   drillCommand,
   reconcileCommand,
   cellsCommand,
+  caCommand,
   ledgerCommand,
   poolCommand,
   proxiesCommand,

@@ -67,8 +67,9 @@ async function main(): Promise<void> {
     {},
     identities,
   );
+  const data = new DataGate(store, undefined, identities?.tlsTo);
   const worker = await untilThere(`namespace ${namespace}`, log, () =>
-    createWorker(settings, client, connection, { store, traffic, cells: manager, data: new DataGate(store), log }),
+    createWorker(settings, client, connection, { store, traffic, cells: manager, data, log }),
   );
   await untilThere('the failure detection', log, () => ensureDetection(client, settings));
   const schedules = keepSchedules(client, settings, () => store.services(), log);

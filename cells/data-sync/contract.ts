@@ -9,7 +9,8 @@
  */
 import { z } from 'zod';
 import type { Instance } from '../../blueprints/schema';
-import { request } from '../http';
+import { request, type Target } from '../http';
+import type { TargetTls } from '../identity/target-tls';
 
 export const dataStateSchema = z.object({
   cell: z.string(),
@@ -51,10 +52,15 @@ export interface Order {
   owner?: string;
 }
 
+/** By the cell's name; undefined for a cell without an identity. */
+export type TlsOf = (cell: string) => Promise<TargetTls | undefined>;
+
 export class CellDataClient {
   constructor(
     private readonly path: string,
     private readonly timeoutMs: number,
+    /** How to speak to a cell that has an identity. */
+    private readonly tlsOf: TlsOf = () => Promise.resolve(undefined),
   ) {}
 
   state(cell: DataCell): Promise<DataState> {
@@ -73,11 +79,17 @@ export class CellDataClient {
     return this.ask(cell, `${this.path}/${what}`, body);
   }
 
+  private async send(target: Target, cell: string, path: string, call: { method?: 'POST'; body?: unknown }) {
+    const tls = await this.tlsOf(cell);
+    return request({ ...target, tls }, path, { ...call, timeoutMs: this.timeoutMs });
+  }
+
   private async ask(cell: DataCell, path: string, body: unknown): Promise<DataState> {
     const [writer] = cell.instances;
     if (!writer) throw new DataUnreachableError(`${cell.name} has no instance that could be asked ${path}`);
     const call = body === undefined ? {} : { method: 'POST' as const, body };
-    const answer = await request(writer, path, { ...call, timeoutMs: this.timeoutMs }).catch((error: unknown) => {
+    const { address, port } = writer;
+    const answer = await this.send({ address, port }, cell.name, path, call).catch((error: unknown) => {
       const { message, code } = error as NodeJS.ErrnoException;
       throw new DataUnreachableError(`${cell.name} ${path}: ${message || code}`);
     });

@@ -4,6 +4,7 @@
  */
 import type { CellRecord } from '../../blueprints/records';
 import type { ConfigurationStore } from '../../blueprints/store';
+import type { TlsTo } from '../identity/cell-identities';
 import type { DataCell } from './contract';
 import { isWithin, lagText, type DataSync } from './data-sync';
 import { catchUp, handOver, type Progress } from './handover';
@@ -38,6 +39,8 @@ export class DataGate {
   constructor(
     private readonly store: Store,
     private readonly syncOf: typeof dataSyncOf = dataSyncOf,
+    /** How to speak to cells that have an identity. */
+    private readonly tlsTo?: TlsTo,
   ) {}
 
   /** Part of warming: returns when the cell has the data and follows. Null where it keeps none. */
@@ -128,7 +131,9 @@ export class DataGate {
 
   private async with<T>(cell: CellRecord, without: T, work: (sync: DataSync) => Promise<T>): Promise<T> {
     const blueprint = await this.store.blueprint(cell.blueprint.name, cell.blueprint.version);
-    const sync = blueprint?.spec.dataSync && this.syncOf(blueprint.spec.dataSync);
+    // The cells of a service all have the same kind of name.
+    const tlsOf = async (name: string) => blueprint && this.tlsTo?.(blueprint.spec, name);
+    const sync = blueprint?.spec.dataSync && this.syncOf(blueprint.spec.dataSync, tlsOf);
     if (!sync) return without;
     try {
       return await work(sync);

@@ -8,10 +8,11 @@
 import { randomUUID } from 'node:crypto';
 import { Kafka, logLevel, type Admin } from 'kafkajs';
 import { z } from 'zod';
-import { CellDataClient, DataUnreachableError, type DataCell } from './contract';
+import { CellDataClient, DataUnreachableError, type DataCell, type TlsOf } from './contract';
 import type { DataSync, Fenced, Lag, LagLimit, Ownership, Promoted } from './data-sync';
 
 export interface KafkaChangelogOptions {
+  tlsOf?: TlsOf | undefined;
   brokers: readonly string[];
   topic: string;
   path: string;
@@ -42,8 +43,8 @@ export class KafkaChangelog implements DataSync {
 
   constructor(private readonly options: KafkaChangelogOptions) {
     this.limit = options.limit;
-    this.cells = new CellDataClient(options.path, orderTimeoutMs);
-    this.fencing = new CellDataClient(options.path, fenceTimeoutMs);
+    this.cells = new CellDataClient(options.path, orderTimeoutMs, options.tlsOf);
+    this.fencing = new CellDataClient(options.path, fenceTimeoutMs, options.tlsOf);
     this.kafka = new Kafka({
       clientId: 'understudy-data-sync',
       brokers: [...options.brokers],

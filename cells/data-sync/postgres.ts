@@ -17,11 +17,12 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
-import { CellDataClient, DataRefusedError, DataUnreachableError, type DataCell } from './contract';
+import { CellDataClient, DataRefusedError, DataUnreachableError, type DataCell, type TlsOf } from './contract';
 import type { DataSync, Fenced, Lag, LagLimit, Ownership, Promoted } from './data-sync';
 import { databaseUrl, inSession } from './postgres-session';
 
 export interface PostgresOptions {
+  tlsOf?: TlsOf | undefined;
   /** User, password and name of the database; the host is each cell's own. */
   url: string;
   path: string;
@@ -69,7 +70,7 @@ export class PostgresReplica implements DataSync {
 
   constructor(private readonly options: PostgresOptions) {
     this.limit = options.limit;
-    this.cells = new CellDataClient(options.path, lookTimeoutMs);
+    this.cells = new CellDataClient(options.path, lookTimeoutMs, options.tlsOf);
   }
 
   async lag(cell: DataCell, owner: DataCell): Promise<Lag> {

@@ -4,14 +4,18 @@ import { dirname, join, resolve } from 'node:path';
 import type { IdentitySettings } from '../../blueprints/identity-settings';
 import { RefusedError } from '../../blueprints/records';
 import type { BlueprintDocument } from '../../blueprints/schema';
-import type { TlsTo } from '../provider';
+import type { OwnTls } from '../provider';
 import type { CertificateIssuer } from './issuer';
 import { identityFilesIn, makeFolder, readIfThere, writeOwned, type IdentityFiles } from './identity-files';
 import { CommandIssuer } from './command-issuer';
 import { LocalIssuer } from './local-issuer';
 import { cellName, type SubjectName } from './names';
 import { isDue, isOver, obtainCertificate, whyNotUsable, type Obtained } from './obtain';
+import type { TargetTls } from './target-tls';
 import { keyPem, newKeys } from './x509';
+
+/** How to speak to a cell made from the blueprint, and to nobody else; undefined for one without an identity. */
+export type TlsTo = (blueprint: BlueprintDocument, cell: string) => Promise<TargetTls | undefined>;
 
 export function issuerOf(settings: IdentitySettings['issuer']): CertificateIssuer {
   return settings.kind === 'local' ? new LocalIssuer(settings) : new CommandIssuer(settings);
@@ -89,11 +93,13 @@ export class CellIdentities {
     return identityFilesIn(join(this.folder, plain(cell), plain(instance)));
   }
 
-  /** How to speak to a cell made from the blueprint; undefined for one without an identity. */
-  readonly tlsTo: TlsTo = async ({ security: { identity } }, cell) => {
-    if (!identity) return undefined;
+  readonly tlsTo: TlsTo = async ({ security: { identity } }, cell) =>
+    identity && { ...(await this.ownTls()), name: cellName(identity, cell) };
+
+  /** For whoever answers. */
+  readonly ownTls: OwnTls = async () => {
     const { chain, key, trusted } = await this.ownCertificate();
-    return { ca: trusted, certificate: chain, key, name: cellName(identity, cell) };
+    return { ca: trusted, certificate: chain, key };
   };
 
   /** What we show of ourselves: kept in memory, made anew at half of its life. */
@@ -122,20 +128,36 @@ export class CellIdentities {
     await makeFolder(dirname(files.privateKeyFile));
     const key = await keyIn(files.privateKeyFile);
     const [chain, trusted] = [await readIfThere(files.certificateFile), await this.issuer.trusted()];
-    if ((await readIfThere(files.caFile)) !== trusted) await writeOwned(files.caFile, trusted, 0o640);
+    await keepTrusted(files, trusted);
     const isGood =
       chain !== undefined &&
       !isDue(chain, lifetimeS, now) &&
       whyNotUsable({ chain, trusted, key, name }, now) === undefined;
     if (isGood) return false;
-    const obtained = await obtainCertificate(this.issuer, key, { name, lifetimeS });
-    await writeOwned(files.certificateFile, obtained.chain, 0o640);
+    await renewFiles(files, name, this.issuer, lifetimeS);
     return true;
   }
 
   private async instancesOf(cell: string): Promise<string[]> {
     return listIfThere(join(this.folder, plain(cell)));
   }
+}
+
+/** A new certificate for the key in the files, which is made if there is none. Answers the chain, PEM. */
+export async function renewFiles(
+  files: IdentityFiles,
+  name: SubjectName,
+  issuer: CertificateIssuer,
+  lifetimeS: number,
+): Promise<string> {
+  const { chain, trusted } = await obtainCertificate(issuer, await keyIn(files.privateKeyFile), { name, lifetimeS });
+  await keepTrusted(files, trusted);
+  await writeOwned(files.certificateFile, chain, 0o640);
+  return chain;
+}
+
+async function keepTrusted({ caFile }: IdentityFiles, trusted: string): Promise<void> {
+  if ((await readIfThere(caFile)) !== trusted) await writeOwned(caFile, trusted, 0o640);
 }
 
 /** The key in the file; made if there is none. Of two that make one at once, the first counts. */

@@ -64,7 +64,7 @@ describe('Cells with identities', function () {
         shownWithinS: 0.5,
       }),
     );
-    provider = new ProcessProvider({ stateDir: join(dir, 'cells'), graceMs: 2_000, tlsTo: identities.tlsTo });
+    provider = new ProcessProvider({ stateDir: join(dir, 'cells'), graceMs: 2_000, ownTls: identities.ownTls });
     manager = new SyntheticCellManager(store, provider, undefined, {}, identities);
 
     const program = join(packageRoot, 'dist/test/support/mtls-cell-server.js');

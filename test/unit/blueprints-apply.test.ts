@@ -168,9 +168,6 @@ blueprint: shop
       security: { identity: { kind: 'dns', value: 'shop' } },
     });
     expect(nameless.error?.issues[0]?.message).to.equal("must hold {cell}, which stands for the cell's name");
-    expect(reasons([certified({ provider: 'docker', image: { os: 'shop:1', command: ['{port}'] } })])).to.deep.equal([
-      '0 security.identity: provider docker cannot bring this about: leave it out',
-    ]);
   });
 
   it('are compared to the deepest path that differs', () => {
