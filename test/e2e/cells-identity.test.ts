@@ -1,7 +1,16 @@
 /** Cells with identities of their own, on real parts: certified by an authority, met by Envoy over mutual TLS, read back before they are armed. */
 import { expect } from 'chai';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,7 +29,7 @@ import { releasePorts, reservePorts } from '../../local/ports';
 import { waitUntil } from '../../local/wait';
 import { packageRoot } from '../../package-root';
 import { processesThatStay } from '../support/cells';
-import { TestAuthority, writeTls } from '../support/certificates';
+import { TestAuthority, writeTls, type Pem } from '../support/certificates';
 import { blueprintDocument, cellDocument, serviceDocument } from '../support/documents';
 import { startEnvoy, type EnvoyProxy } from '../support/envoy-proxy';
 import { startPostgres, type TestPostgres } from '../support/postgres';
@@ -33,6 +42,8 @@ const hours = 3_600_000;
 describe('Cells with identities', function () {
   this.timeout(120_000);
   const dir = mkdtempSync(join(tmpdir(), 'understudy-identity-'));
+  /** Root can give each instance a user of its own, who alone can then read its key. */
+  const user = process.getuid?.() === 0 ? 'allocate' : undefined;
   const marker = `identity-test-${randomBytes(6).toString('hex')}`;
   const liesFile = join(dir, 'lies.json');
   const authority = new TestAuthority('cells');
@@ -49,6 +60,7 @@ describe('Cells with identities', function () {
 
   before(async () => {
     [port] = (await reservePorts(1)) as [number];
+    chmodSync(dir, 0o711);
     postgres = await startPostgres();
     store = await ConfigurationStore.connect(await postgres.database());
     await store.migrate();
@@ -64,7 +76,7 @@ describe('Cells with identities', function () {
         shownWithinS: 0.5,
       }),
     );
-    provider = new ProcessProvider({ stateDir: join(dir, 'cells'), graceMs: 2_000, ownTls: identities.ownTls });
+    provider = new ProcessProvider({ stateDir: join(dir, 'cells'), graceMs: 2_000, ownTls: identities.ownTls, user });
     manager = new SyntheticCellManager(store, provider, undefined, {}, identities);
 
     const program = join(packageRoot, 'dist/test/support/mtls-cell-server.js');
@@ -141,6 +153,10 @@ describe('Cells with identities', function () {
     expect(left, 'processes that no record led to').to.deep.equal([]);
   });
 
+  const filesUnder = (folder: string): string[] =>
+    readdirSync(folder, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name));
   /** The name of the instance that answered through Envoy, or what else came. */
   const ask = (): Promise<string> =>
     new Promise((resolve) => {
@@ -166,13 +182,23 @@ describe('Cells with identities', function () {
 
   it('arms a cell that has its own, and serves through Envoy while all certificates are renewed, without a failed request', async () => {
     const cell = await acquire();
-    const { warm, reasons, protection } = await manager.warm(cell);
+    const evidence = await manager.warm(cell);
+    const { warm, reasons, protection } = evidence;
     expect(reasons).to.deep.equal([]);
     expect(warm).to.equal(true);
     const [shown] = protection!.identity!;
     expect(shown).to.deep.include({ names: [`uri:${spiffe(`cell/${cell.name}`)}`], answers: [], untrusted: null });
     const { privateKeyFile } = identities.filesOf(cell.name, `${cell.name}-1`);
-    expect(statSync(privateKeyFile).mode & 0o777).to.equal(0o600);
+    const { mode, uid } = statSync(privateKeyFile);
+    expect(mode & 0o777).to.equal(0o600);
+    const { pid, port: own } = (await provider.observe(cell.name)).instances[0]!;
+    if (user) expect(uid).to.equal(700_000 + own);
+    // What a person, a log or a history can see of the cell does not hold its key.
+    const secret = readFileSync(privateKeyFile, 'utf8').split('\n')[1]!;
+    const seen = [evidence, cell, await provider.observe(cell.name)].map((one) => JSON.stringify(one));
+    seen.push(...['cmdline', 'environ'].map((what) => readFileSync(`/proc/${pid}/${what}`, 'utf8')));
+    seen.push(...filesUnder(join(dir, 'cells')).map((file) => readFileSync(file, 'utf8')));
+    expect(seen.filter((text) => text.includes(secret) || text.includes('PRIVATE KEY'))).to.deep.equal([]);
 
     const counts = new Map<string, number>();
     let isRenewing = true;
@@ -215,6 +241,13 @@ describe('Cells with identities', function () {
     expect(existsSync(privateKeyFile)).to.equal(false);
   });
 
+  /** Where every user can read it: of another cell's own files its user sees nothing. */
+  const leaked = ({ certificate, key }: Pem) => {
+    const files = { certificateFile: join(dir, 'leaked.crt'), privateKeyFile: join(dir, 'leaked.key') };
+    writeFileSync(files.certificateFile, certificate);
+    writeFileSync(files.privateKeyFile, key);
+    return files;
+  };
   const lies: [string, () => unknown, RegExp][] = [
     [
       'answers clients that nobody has certified',
@@ -223,7 +256,13 @@ describe('Cells with identities', function () {
     ],
     [
       "shows another cell's certificate",
-      () => identities.filesOf('shop-b', 'shop-b-1'),
+      () => {
+        const { certificateFile, privateKeyFile } = identities.filesOf('shop-b', 'shop-b-1');
+        return leaked({
+          certificate: readFileSync(certificateFile, 'utf8'),
+          key: readFileSync(privateKeyFile, 'utf8'),
+        });
+      },
       /shows the certificate of uri:spiffe:\/\/shop\.example\/cell\/shop-b, not its own, uri:.*\/shop-a-understudy-1/,
     ],
     [
@@ -232,8 +271,7 @@ describe('Cells with identities', function () {
         // Of another authority as well; that is named, too.
         const validTo = Date.now() - hours / 2;
         const pem = authority.issue({ uris: [spiffe('cell/shop-a-understudy-1')], validTo });
-        mkdirSync(join(dir, 'old'), { recursive: true });
-        return writeTls(join(dir, 'old'), 'old', pem, authority.certificate);
+        return leaked(pem);
       },
       /cannot be trusted: it was issued by CN=cells.*shows a certificate that expired at /s,
     ],

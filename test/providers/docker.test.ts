@@ -1,8 +1,13 @@
 /** The docker provider keeps the promises of the port with a real engine, and some of its own. */
 import { expect } from 'chai';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { identitySettingsSchema } from '../../blueprints/identity-settings';
 import { RefusedError } from '../../blueprints/records';
 import { DockerProvider } from '../../cells/docker-provider';
+import { CellIdentities } from '../../cells/identity/cell-identities';
+import { makeAuthority } from '../../cells/identity/new-authority';
 import { cellSpec, runningProcesses, serverBlueprint, untilPhase } from '../support/cells';
 import { startEngine, whyNoEngine, type TestEngine } from '../support/engine';
 import { conformance } from './conformance';
@@ -100,6 +105,39 @@ describe('Docker provider, by its own means', function () {
       .to.match(/^Uid:\s65534\s/m)
       .and.match(/^CapBnd:\s0+$/m)
       .and.match(/^NoNewPrivs:\s1$/m);
+  });
+
+  it('hands an instance the files of its identity, for its user alone, and asks it over TLS', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'understudy-docker-identity-'));
+    try {
+      const { certificate, key } = await makeAuthority({ name: 'cells', days: 1 });
+      const files = { certificateFile: join(dir, 'ca.crt'), privateKeyFile: join(dir, 'ca.key') };
+      writeFileSync(files.certificateFile, certificate);
+      writeFileSync(files.privateKeyFile, key, { mode: 0o600 });
+      const folder = join(dir, 'identities');
+      const identities = new CellIdentities(
+        identitySettingsSchema.parse({ folder, issuer: { kind: 'local', ...files } }),
+      );
+      const { ownTls } = identities;
+      const { socketPath } = engine!;
+      const certified = new DockerProvider({ socketPath, installation: 'own-means', graceS: 0, ownTls });
+      const script = `const file = (what) => require('fs').readFileSync(process.env['CELL_TLS_' + what + '_FILE']);
+        const tls = { key: file('KEY'), cert: file('CERT'), ca: file('CA'), requestCert: true };
+        require('https').createServer(tls, (_, response) => response.end('ok')).listen(Number(process.argv[1]));`;
+      const document = blueprint({
+        image: { command: [process.execPath, '-e', script, '{port}'] },
+        security: { user: '65534', identity: { kind: 'dns', value: '{cell}.shop' } },
+        readiness: { timeoutS: 60 },
+      });
+      const { files: identity } = await identities.provide('shop-x', ['shop-x-1'], document);
+      await certified.ensure({ ...cellSpec('shop-x', document), identity });
+      await untilPhase(certified, 'shop-x', 'ready');
+      const { mode, uid } = statSync(identity['shop-x-1']!.privateKeyFile);
+      expect([mode & 0o777, uid]).to.deep.equal([0o600, 65_534]);
+      await certified.destroy('shop-x');
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
   });
 
   it('refuses an image that the engine does not have, and makes nothing', async () => {
