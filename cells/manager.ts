@@ -71,7 +71,7 @@ export class SyntheticCellManager {
     heartbeat(`synthetic cell ${cell.name} (${from})`);
 
     const found = await provider.observe(cell.name);
-    const stands = found.phase === 'ready';
+    const stands = found.phase === 'ready' || found.phase === 'idle';
     // A cell that died at rest, a start that failed, or what another life left under this name. What still runs of it
     // has a past that we do not know, and nobody is served by it yet: make it anew. Once armed, it is only mended.
     // After a crash the row is ours already; what was never given to us has not been made by us.
@@ -81,17 +81,8 @@ export class SyntheticCellManager {
       heartbeat(`${cell.name} is made anew (${whyOf(found)})`);
       await beating(heartbeat, `ending what is left of ${cell.name}`, provider.destroy(cell.name));
     }
-    const given = await beating(heartbeat, `certifying ${cell.name}`, this.identities.given(cell, blueprint));
-    // Also where it stands already: the provider has to learn the new owner.
-    const begun = provider.ensure({
-      cell: cell.name,
-      service: cell.service,
-      owner: failover,
-      blueprint: blueprint.spec,
-      ...(this.leaseS !== undefined && { leaseS: this.leaseS }),
-      ...given,
-    });
-    await beating(heartbeat, `asking provider ${provider.kind} for ${cell.name}`, begun);
+    // Also where it stands already: the provider has to learn the new owner, and one that lies idle is woken.
+    await beating(heartbeat, `asking provider ${provider.kind} for ${cell.name}`, this.begin(cell, failover));
     const ready = await untilReady(provider, cell.name, blueprint, heartbeat, signal);
     await this.refuseWhatCannotBeServed(cell, ready);
     const recorded = await this.store.updateCell(cell.name, { instances: addressesOf(ready) }, failover);
@@ -123,10 +114,43 @@ export class SyntheticCellManager {
     };
   }
 
-  /** Nobody's any more, but kept running for the next failover. Refused while the split gives it a share. */
+  /** Nobody's any more, but kept for the next failover, at next to no cost. Refused while the split gives it a share. */
   async rest(cell: CellRecord): Promise<CellRecord> {
-    const rested = await this.store.restCell(cell.name, cell.owner);
-    return rested ?? { ...cell, state: 'retired', owner: null };
+    // Before it is given away: nobody else can be about to use what is being laid idle.
+    const isIdle = await this.layIdle(cell);
+    try {
+      const rested = await this.store.restCell(cell.name, cell.owner);
+      return rested ?? { ...cell, state: 'retired', owner: null };
+    } catch (error) {
+      if (isIdle) await this.begin(cell, cell.owner!);
+      throw error;
+    }
+  }
+
+  /** Whether it lies idle now. What cannot be laid idle rests running: that costs more, and protects as well. */
+  private async layIdle(cell: CellRecord): Promise<boolean> {
+    const { blueprint, provider } = await this.makingOf(cell);
+    // A cell that keeps data goes on following its owner, who may wait for it at every commit.
+    if (blueprint.spec.dataSync.kind !== 'none') return false;
+    const isOwn = cell.owner !== null && (await this.store.cell(cell.name))?.owner === cell.owner;
+    const split = (await this.store.traffic(cell.service))?.split ?? [];
+    if (!isOwn || split.some((share) => share.cell === cell.name && share.shareBp > 0)) return false;
+    return provider.idle(cell.name).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  private async begin(cell: CellRecord, owner: string): Promise<void> {
+    const { blueprint, provider } = await this.makingOf(cell);
+    await provider.ensure({
+      cell: cell.name,
+      service: cell.service,
+      owner,
+      blueprint: blueprint.spec,
+      ...(this.leaseS !== undefined && { leaseS: this.leaseS }),
+      ...(await this.identities.given(cell, blueprint)),
+    });
   }
 
   /** Ends the cell for good. Refused while the split names it or another failover owns it; gone already is fine. */

@@ -24,11 +24,11 @@ export class CloudProvider implements CellProvider {
     return all.filter((cell) => owner === undefined || cell.owner === owner);
   }
 
-  /** The matrix knows no leases and no idle cells: this cloud keeps its cells running for ever. */
   idle(cell: string): Promise<ObservedCell> {
-    return this.observe(cell);
+    return this.ask('idle', { cell });
   }
 
+  /** The matrix knows no leases: this cloud keeps its cells for ever. */
   async renew(): Promise<boolean> {
     return false;
   }

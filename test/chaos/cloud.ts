@@ -27,6 +27,8 @@ interface Site {
   name: string;
   owner: string;
   service: string;
+  /** Paused: it takes connections and answers nobody. */
+  isIdle: boolean;
   instances: { name: string; server: Server; sockets: Set<Socket>; port: number }[];
 }
 
@@ -107,6 +109,12 @@ export class Cloud {
       const lies = this.lies.nonsense !== undefined && !this.isDeclared(body.cell);
       return lies ? this.lies.nonsense : this.observe(body.cell);
     }
+    if (req.url === '/idle') {
+      const site = this.sites.get(body.cell);
+      if (!site) throw new Error(`there is no cell ${body.cell}`);
+      site.isIdle = true;
+      return this.observe(body.cell);
+    }
     if (req.url === '/destroy') {
       if (this.sites.has(body.cell)) this.ended.push(body.cell);
       this.lose(body.cell);
@@ -126,8 +134,10 @@ export class Cloud {
       throw new Error('the cloud has no room just now');
     }
     const site = this.sites.get(cell);
-    if (site) site.owner = owner;
-    else {
+    if (site) {
+      site.owner = owner;
+      site.isIdle = false;
+    } else {
       await this.make({ cell, service, owner, count: blueprint.resources.instances });
       this.made.push(cell);
       if (this.lies.makesTwice) await this.make({ cell: `${cell}-twin`, service, owner, count: 1 });
@@ -140,17 +150,18 @@ export class Cloud {
     const site = this.sites.get(cell);
     const observedAt = new Date().toISOString();
     if (!site) return { cell, service: '', owner: '', phase: 'absent', instances: [], observedAt };
-    const phase = this.lies.neverReady ? 'provisioning' : 'ready';
+    const phase = this.lies.neverReady ? 'provisioning' : site.isIdle ? 'idle' : 'ready';
     const instances = instancesOf(site).map((instance) => ({ ...instance, phase }) as const);
     return { cell, service: site.service, owner: site.owner, phase, instances, observedAt };
   }
 
   private async make({ cell, service, owner, count }: Omit<CellSpec, 'blueprint'> & { count: number }): Promise<Site> {
-    const site: Site = { name: cell, owner, service, instances: [] };
+    const site: Site = { name: cell, owner, service, isIdle: false, instances: [] };
     this.sites.set(cell, site);
     for (let n = 1; n <= count; n += 1) {
       const sockets = new Set<Socket>();
       const server = createServer((req, res) => {
+        if (site.isIdle) return;
         const isBad =
           req.url === '/warm' ? this.isCold : req.url === '/' && Math.random() < (this.errorRatio.get(cell) ?? 0);
         res.writeHead(isBad ? 500 : 200).end(cell);

@@ -116,7 +116,7 @@ export const sideEffects: Record<ActivityName, readonly Effect[]> = {
   armCell: ['traffic.armCell', 'store.updateCell'],
   shiftTraffic: ['traffic.applySplit', 'store.updateCell'],
   watchFailover: [],
-  restAtIdle: ['traffic.removeCell', 'store.restCell'],
+  restAtIdle: ['traffic.removeCell', 'provider.idle', 'store.restCell'],
   retireSyntheticCell: ['traffic.removeCell', 'store.beginRetirement', 'provider.destroy', 'store.finishRetirement'],
   releaseSource: ['store.updateCell'],
   recordDecisions: ['store.recordDecisions'],

@@ -173,10 +173,12 @@ describe('Synthetic Cell Manager', function () {
     const before = [...runningProcesses(marker).keys()].sort();
     const rested = await manager.rest(first.cell);
     expect(rested).to.include({ state: 'idle', owner: null });
+    expect((await provider.observe(first.cell.name)).phase, 'it costs next to nothing').to.equal('idle');
     // A repeated rest by the one who has let go changes nothing.
     await manager.rest(first.cell);
     const second = await acquire('failover/shop/shop-b', 'shop-b');
     expect(second.reused).to.equal(true);
+    expect((await provider.observe(first.cell.name)).phase).to.equal('ready');
     expect(second.cell).to.deep.include({ name: first.cell.name, owner: 'failover/shop/shop-b', sourceCell: 'shop-b' });
     expect([...runningProcesses(marker).keys()].sort()).to.deep.equal(before);
     expect((await provider.list('failover/shop/shop-b')).map(({ cell }) => cell)).to.deep.equal([first.cell.name]);
