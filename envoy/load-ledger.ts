@@ -20,6 +20,8 @@ export interface ClusterReport {
   intervalMs: number;
   /** A cell that issued nothing may be left out: that says nothing about its requests in flight. */
   cells: CellReport[];
+  /** Requests that Envoy shed above the in-flight limit. It counts them among the failed of the cell it had chosen. */
+  shed?: number;
 }
 
 export interface CellLoad {
@@ -87,6 +89,27 @@ interface Node {
   lastAt: number | undefined;
 }
 
+/**
+ * The failures that are the cells' own. What was shed never reached a cell: it was not issued, so it is what the failed are
+ * too many by. Connections that were refused are too, but those are not counted as shed.
+ */
+function withoutShed({ cells, shed = 0 }: ClusterReport, inProgressBefore: (cell: string) => number): CellReport[] {
+  if (shed === 0) return cells;
+  const neverIssued = cells.map(({ cell, issued, succeeded, failed, inProgress }) => {
+    const ended = issued + inProgressBefore(cell) - inProgress;
+    return Math.min(failed, Math.max(0, failed - (ended - succeeded)));
+  });
+  const part = Math.min(
+    1,
+    shed /
+      Math.max(
+        1,
+        neverIssued.reduce((sum, n) => sum + n, 0),
+      ),
+  );
+  return cells.map((report, i) => ({ ...report, failed: report.failed - Math.round(neverIssued[i]! * part) }));
+}
+
 export class LoadLedger {
   private readonly clusters = new Map<string, Cluster>();
   private readonly nodes = new Map<string, Node>();
@@ -128,10 +151,11 @@ export class LoadLedger {
       cluster = { reports: new Map(), inFlight: new Map(), totals: new Map() };
       this.clusters.set(report.cluster, cluster);
     }
+    const cells = withoutShed(report, (cell) => cluster.inFlight.get(cell)?.get(node) ?? 0);
     const recent = (cluster.reports.get(node) ?? []).filter((kept) => at - kept.at < this.windowMs);
-    recent.push({ at, intervalMs: report.intervalMs, cells: new Map(report.cells.map((c) => [c.cell, c])) });
+    recent.push({ at, intervalMs: report.intervalMs, cells: new Map(cells.map((c) => [c.cell, c])) });
     cluster.reports.set(node, recent);
-    for (const { cell, issued, failed, inProgress } of report.cells) {
+    for (const { cell, issued, failed, inProgress } of cells) {
       const totals = cluster.totals.get(cell) ?? { issued: 0, failed: 0, lastAt: at };
       cluster.totals.set(cell, { issued: totals.issued + issued, failed: totals.failed + failed, lastAt: at });
       const byNode = cluster.inFlight.get(cell) ?? new Map<string, number>();

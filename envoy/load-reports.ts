@@ -14,6 +14,7 @@ interface LoadStatsRequest {
   cluster_stats?: {
     cluster_name: string;
     load_report_interval?: { seconds?: string; nanos?: number };
+    total_dropped_requests?: string;
     upstream_locality_stats?: {
       locality?: { sub_zone?: string };
       total_issued_requests?: string;
@@ -141,6 +142,7 @@ function readReports(request: LoadStatsRequest): ClusterReport[] {
   return (request.cluster_stats ?? []).map((stats) => ({
     cluster: stats.cluster_name,
     intervalMs: milliseconds(stats.load_report_interval),
+    shed: Number(stats.total_dropped_requests ?? 0),
     cells: (stats.upstream_locality_stats ?? []).map((locality) => ({
       cell: locality.locality?.sub_zone ?? '',
       issued: Number(locality.total_issued_requests ?? 0),

@@ -26,7 +26,7 @@ import { Cells } from '../support/service-kinds';
 import { send } from '../support/upstreams';
 
 const log = pino({ level: process.env.LOG_LEVEL ?? 'silent' });
-const services = ['calls', 'secure', 'sticky', 'routed', 'copied', 'timed'] as const;
+const services = ['calls', 'secure', 'sticky', 'routed', 'copied', 'timed', 'full'] as const;
 type Service = (typeof services)[number];
 
 describe('Kinds of services through Envoy', function () {
@@ -69,6 +69,10 @@ describe('Kinds of services through Envoy', function () {
     add('timed', { latency: { samplePercent: 100 } }, [
       await cells.http('timed-a', { delayMs: 60 }),
       await cells.http('timed-b'),
+    ]);
+    add('full', { slo: { latencyMs: 50 } }, [
+      await cells.http('full-a', { delayMs: 1500 }),
+      await cells.http('full-b', { delayMs: 1500 }),
     ]);
     controlPlane = await startControlPlane(
       store,
@@ -216,6 +220,20 @@ describe('Kinds of services through Envoy', function () {
     const reached = await send(port.routed, 10, { headers: { 'x-understudy-cell': 'routed-b' } });
     expect(reached.failed).to.equal(0);
     expect(await envoy.stat('cluster.routed|routed-b.upstream_rq_total')).to.equal(10);
+  });
+
+  it('sheds what is beyond the limit, and counts it as no error of a cell', async () => {
+    const answers = await Promise.all(
+      Array.from({ length: 60 }, async () => (await fetch(`http://127.0.0.1:${port.full}/`)).status),
+    );
+    const shed = answers.filter((status) => status === 503).length;
+    expect(shed).to.be.within(30, 44);
+    const loads = async () => (await client.getTraffic('full')).cells;
+    await waitUntil(async () => (await loads()).reduce((sum, c) => sum + c.requestsTotal, 0) >= 60 - shed, {
+      withinMs: 10_000,
+      what: 'load reports come',
+    });
+    for (const { cell, errorsTotal } of await loads()) expect(errorsTotal, cell).to.equal(0);
   });
 
   it('copies what only reads to a cell that warms up; its load is not the service’s', async () => {

@@ -26,6 +26,20 @@ describe('Load ledger', () => {
     expect(a).to.deep.include({ ageMs: 300, errorsTotal: 3, measuredBp: 8333, measured: true });
   });
 
+  it('does not blame a cell for what Envoy shed before it reached the cell', () => {
+    const ledger = new LoadLedger(5000);
+    const loads = (shed: number, ...cells: CellReport[]) => ledger.record('p1', { ...report(cells), shed }, 1000);
+    const failed = (name: string) => ledger.read('shop', 1000).get(name)?.errorsTotal;
+    // Of a's 23 none was issued; b failed 5 of its own beside the 21.
+    loads(44, cell('a', 8, 0, 8), cell('b', 13, 5, 0));
+    loads(44, { ...cell('a', 0, 0, 8), failed: 23 }, { ...cell('b', 13, 5, 0), failed: 26 });
+    expect(failed('a')).to.equal(0);
+    expect(failed('b')).to.equal(10);
+    // Connections that are refused are not issued either, and are the cell's own.
+    loads(3, { ...cell('a', 0, 0, 8), failed: 0 }, { ...cell('b', 0, 0, 0), failed: 12 });
+    expect(failed('b')).to.equal(19);
+  });
+
   it('does not take the absence of a cell for zero requests in flight', () => {
     const ledger = new LoadLedger(5000);
     ledger.record('p1', report([cell('a', 10, 0, 7), cell('b', 10)]), 1000);
