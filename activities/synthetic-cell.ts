@@ -1,9 +1,11 @@
 /** Gives a failover its synthetic cell and takes it away again, by the Synthetic Cell Manager. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Context } from '@temporalio/activity';
+import { ApplicationFailure } from '@temporalio/common';
 import type { EnsureRequest, EnsureResult, FailoverActivities, SyntheticSubject, WarmResult } from '../workflows/steps';
 import { StillCarryingError, type ApplyResult } from '../envoy/traffic-client';
 import type { Ports } from './ports';
+import { OwnsDataError } from '../cells/data-sync/data-gate';
 import { protectionText } from '../cells/protection/read-back';
 import { RefusedError } from '../blueprints/records';
 import type { CellRecord } from '../blueprints/records';
@@ -35,6 +37,21 @@ export function syntheticCells(
   async function owned(request: { failover: string; syntheticCell: string }): Promise<CellRecord | null> {
     const cell = await store.cell(request.syntheticCell);
     return cell?.owner === request.failover ? cell : null;
+  }
+
+  /**
+   * Tried again where the cell owns data that nobody takes, but not all night: after `holdAtMostS` it fails for good, with
+   * which the failover holds and calls a person.
+   */
+  async function dataIsSafe(request: { service: string }, check: () => Promise<void> | undefined): Promise<void> {
+    try {
+      await check();
+    } catch (err) {
+      if (!(err instanceof OwnsDataError)) throw err;
+      const holdAtMostS = (await store.service(request.service))?.spec.policy.holdAtMostS ?? Infinity;
+      if (Date.now() - Context.current().info.scheduledTimestampMs < holdAtMostS * 1000) throw err;
+      throw ApplicationFailure.create({ message: err.message, type: err.name, nonRetryable: true, cause: err });
+    }
   }
 
   /** Out of the split first: nothing that may get a request is taken down. */
@@ -124,7 +141,7 @@ export function syntheticCells(
     async restAtIdle(request: SyntheticSubject): Promise<void> {
       const cell = await owned(request);
       if (!cell) return;
-      await data?.beforeEnd(cell, request.cell, false);
+      await dataIsSafe(request, () => data?.beforeEnd(cell, request.cell, false));
       await remove(request, cell.name);
       await cells.rest(cell);
     },
@@ -137,7 +154,7 @@ export function syntheticCells(
       for (const cell of await store.cells(request.service)) {
         if (cell.role !== 'synthetic' || (!isOwn(cell) && !isBegun(cell))) continue;
         if (!isBegun(cell)) {
-          await beating(async (beat) => data?.beforeEnd(cell, request.cell, true, beat));
+          await dataIsSafe(request, () => beating(async (beat) => data?.beforeEnd(cell, request.cell, true, beat)));
           await removeForGood({ ...request, syntheticCell: cell.name }, cell.name);
         }
         // A cloud may take minutes to take a cell down.

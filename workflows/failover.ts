@@ -183,6 +183,10 @@ export interface Failover {
   /** What is needed to say afterwards whether the prediction was right. */
   evidence?: Evidence;
   label?: Label | null;
+  /** A way back that is refused for too long is held, and a person called; absent in runs from before that. */
+  boundsRefusedWayBack?: boolean;
+  /** Since when every change on the way back was refused, for whatever reasons. */
+  wayBackRefusedSinceMs?: number | null;
   /** The source is watched past the time predicted before the label is final; absent in runs from before that. */
   watchesPastHorizon?: boolean;
   /** A shift that gets no verdict calls a person and is taken back in the end; absent in runs from before that. */

@@ -52,6 +52,8 @@ export async function predictiveFailover(
   // Histories from before give their label at the end itself.
   if (!input.continuing && patched('label-past-horizon')) failover = { ...failover, watchesPastHorizon: true };
   if (!input.continuing && patched('undecided-shift-ends')) failover = { ...failover, endsUndecided: true };
+  // Histories from before tried a way back that nobody could take for ever.
+  if (!input.continuing && patched('refused-way-back-is-held')) failover = { ...failover, boundsRefusedWayBack: true };
   let told = '';
   // Histories from before decisions were told have none to tell.
   const decisions = patched('decision-events')

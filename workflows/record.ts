@@ -229,7 +229,7 @@ function failed(f: Failover, step: Step, reason: string, nowMs: number): Failove
   if (leadsForward) return { ...told, trouble: f.trouble ?? what };
   if (step.kind === 'save') return done(told, step);
   const order = step.kind === 'shift' && step.purpose === 'ordered' ? { orderedStepBp: null } : {};
-  return { ...told, ...order, held: { by: 'understudy', reason: `${what}; resume to try again`, sinceMs: nowMs } };
+  return heldForPerson({ ...told, ...order }, what, nowMs);
 }
 
 /** Those that a prediction makes. */
@@ -246,10 +246,11 @@ function shifted(f: Failover, step: ShiftStep, result: ShiftResult, nowMs: numbe
     const isSame = f.lastRefusal?.purpose === step.purpose && isSameReason(f.lastRefusal.why, result.why);
     const lastRefusal = isSame ? f.lastRefusal! : { why: result.why, purpose: step.purpose, sinceMs: nowMs };
     next = { ...next, refusedChange, lastRefusal };
-    // It is tried again every few seconds, perhaps all night: the same reason is told once.
-    return isSame ? next : note(next, nowMs, `the split was not changed (${step.purpose}): ${result.why}`);
+    // It is tried again every few seconds: the same reason is told once.
+    const told = isSame ? next : note(next, nowMs, `the split was not changed (${step.purpose}): ${result.why}`);
+    return isBack(step.purpose) ? wayBackRefused(told, result.why, nowMs) : told;
   }
-  next = { ...next, lastRefusal: null };
+  next = { ...next, lastRefusal: null, wayBackRefusedSinceMs: null };
   const { acknowledgement, evidence } = acknowledged(result.acknowledgement);
   const what = `${step.purpose}: ${f.synthetic?.name} carries ${percent(syntheticBp)}, ${f.cell} ${percent(sourceBp)}; ${acknowledgement}`;
   next = note(next, nowMs, what, { ...evidence, why: result.why });
@@ -281,6 +282,29 @@ function shifted(f: Failover, step: ShiftStep, result: ShiftResult, nowMs: numbe
     return { ...next, trouble: `proxy ${first?.node} refused the split: ${first?.reason}` };
   }
   return next;
+}
+
+function isBack(purpose: ShiftStep['purpose']): boolean {
+  return purpose === 'reduce' || purpose === 'give-back';
+}
+
+/**
+ * A way back that is refused for `holdAtMostS` is not tried all night: the failover holds, the synthetic cell goes on
+ * carrying, and a person's `resume` tries again. What leads forward ends with the risk.
+ */
+function wayBackRefused(f: Failover, why: string, nowMs: number): Failover {
+  const sinceMs = f.wayBackRefusedSinceMs ?? nowMs;
+  const refused = { ...f, wayBackRefusedSinceMs: sinceMs };
+  if (!f.boundsRefusedWayBack || nowMs - sinceMs < holdAtMostMs(f)) return refused;
+  const what = `nobody can take the traffic back: ${why}`;
+  return heldForPerson({ ...refused, wayBackRefusedSinceMs: null }, what, nowMs);
+}
+
+/** Holds by itself and calls a person. */
+function heldForPerson(f: Failover, what: string, nowMs: number): Failover {
+  const reason = `${what}; resume to try again`;
+  const held = { ...f, held: { by: 'understudy', reason, sinceMs: nowMs } };
+  return f.boundsRefusedWayBack ? page(held, nowMs, reason) : held;
 }
 
 /** What is to be judged after a change: the synthetic cell on the way out, the source on the way back. */

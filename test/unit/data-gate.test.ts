@@ -2,10 +2,12 @@
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { expect } from 'chai';
 import type { Ports } from '../../activities/ports';
+import { ApplicationFailure } from '@temporalio/common';
 import { trafficShifts } from '../../activities/shift-traffic';
+import { syntheticCells } from '../../activities/synthetic-cell';
 import { watching } from '../../activities/watch-failover';
 import type { CellRecord } from '../../blueprints/records';
-import { dataSyncSchema } from '../../blueprints/schema';
+import { dataSyncSchema, policySchema } from '../../blueprints/schema';
 import { DataGate, OwnsDataError, type Move, type Verdict } from '../../cells/data-sync/data-gate';
 import type { DataSync, Lag } from '../../cells/data-sync/data-sync';
 import { dataSyncOf } from '../../cells/data-sync/of-blueprint';
@@ -302,6 +304,42 @@ describe('A synthetic cell on trial that hands writes on to a source which has j
     expect(seen).to.include({ ended: 'verdict', verdict: 'bad' });
     expect(seen).not.to.have.property('excused');
   });
+});
+
+describe('A synthetic cell that owns the data and is to end', () => {
+  before(quietRuntime);
+
+  /** Why it was not ended, `scheduledAgoS` after it was first to be. */
+  async function refusal(what: 'restAtIdle' | 'retireSyntheticCell', scheduledAgoS: number): Promise<Error> {
+    const failover = 'failover/shop/shop-a';
+    const cell = { name: 'shop-a-understudy-1', role: 'synthetic', state: 'serving', owner: failover };
+    const ports = {
+      store: {
+        cell: async () => cell,
+        cells: async () => [cell],
+        service: async () => ({ spec: { policy: policySchema.parse({ holdAtMostS: 60 }) } }),
+      },
+      data: {
+        beforeEnd: () => Promise.reject(new OwnsDataError('shop-a-understudy-1 is kept: nobody takes its data')),
+      },
+    } as unknown as Ports;
+    const environment = new MockActivityEnvironment({ scheduledTimestampMs: Date.now() - scheduledAgoS * 1000 });
+    const request = { failover, service: 'shop', cell: 'shop-a', syntheticCell: cell.name, key: 'key', reason: 'test' };
+    const ended = environment.run(syntheticCells(ports)[what], request);
+    return ended.then(
+      () => expect.fail('it was ended'),
+      (error: unknown) => error as Error,
+    );
+  }
+
+  for (const what of ['restAtIdle', 'retireSyntheticCell'] as const) {
+    it(`is kept and tried again by ${what}, but after holdAtMostS that fails for good and says why`, async () => {
+      expect(await refusal(what, 5)).to.be.instanceOf(OwnsDataError);
+      const last = await refusal(what, 61);
+      expect(last).to.be.instanceOf(ApplicationFailure).and.to.include({ nonRetryable: true });
+      expect(last.message).to.contain('nobody takes its data');
+    });
+  }
 });
 
 describe('The data sync of a blueprint', () => {

@@ -50,3 +50,28 @@ describe('The way back of a relieved source', () => {
     expect((world.nowMs - fromMs) / 1000).to.be.below(10);
   });
 });
+
+describe('A way back that nobody can take', () => {
+  it('is held after a while, with the reason and a call for a person, whose word tries again', () => {
+    const policy = policyOf({ wayBack: { calmS: 0, firstBp: 500 }, holdAtMostS: 30 });
+    const world = new World(contextOf({ policy })).risk('shift');
+    world.failover = { ...world.failover, boundsRefusedWayBack: true };
+    world.until(() => world.syntheticBp === 500, { risk: 'shift' });
+    world.risk('clear');
+    const sinceMs = world.nowMs;
+    const reasons = ['no answer', 'connection refused'];
+    world.refusals = (n) => `the data could not be handed over to shop-a: ${reasons[n % 2]}`;
+    world.until(() => world.failover.held !== null);
+    expect((world.nowMs - sinceMs) / 1000).to.be.within(30, 60);
+    expect(world.failover.held).to.include({ by: 'understudy' });
+    expect(world.failover.held?.reason).to.match(
+      /nobody can take the traffic back: the data could not .*; resume to try again/,
+    );
+    expect(world.failover.pages?.map(({ why }) => why)).to.deep.equal([world.failover.held?.reason]);
+    expect(world.syntheticBp).to.equal(500);
+    world.refusals = null;
+    world.order({ action: 'resume' }).until((step) => step.kind === 'finish');
+    expect(world.failover.conclusion?.outcome).to.equal('drained');
+    expect(world.syntheticBp).to.equal(0);
+  });
+});
