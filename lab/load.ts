@@ -46,7 +46,8 @@ export interface LoadReport {
   failures: Record<string, number>;
 }
 
-interface Outcome {
+/** One request that has ended. */
+export interface Outcome {
   intendedAtMs: number;
   doneAtMs: number;
   latencyMs: number;
@@ -81,7 +82,24 @@ function bySecond(outcomes: readonly Outcome[], sloMs: number): LoadSecond[] {
   return [...groups].sort(([a], [b]) => a - b).map(([atMs, group]) => ({ atMs, ...figuresOf(group, sloMs) }));
 }
 
-export class OpenLoopLoad {
+/** Anything that asks a service all the time and can say how it was answered. */
+export interface Load {
+  start(): void;
+  /** Sends no more, waits for the answers still due and reports. Safe to call twice. */
+  stop(): Promise<LoadReport>;
+}
+
+export function reportOf(
+  outcomes: readonly Outcome[],
+  sloMs: number,
+  times: Pick<LoadReport, 'startedAtMs' | 'stoppedAtMs'>,
+): LoadReport {
+  const failures: Record<string, number> = {};
+  for (const { failure } of outcomes) if (failure) failures[failure] = (failures[failure] ?? 0) + 1;
+  return { ...times, totals: figuresOf(outcomes, sloMs), seconds: bySecond(outcomes, sloMs), failures };
+}
+
+export class OpenLoopLoad implements Load {
   private readonly urls: readonly string[];
   private paths: readonly string[];
   private readonly random: () => number;
@@ -154,16 +172,7 @@ export class OpenLoopLoad {
     clearInterval(this.secondTimer);
     this.tellSecond();
     this.agent.destroy();
-    const failures: Record<string, number> = {};
-    for (const { failure } of this.outcomes) if (failure) failures[failure] = (failures[failure] ?? 0) + 1;
-    const { sloMs } = this.options;
-    return {
-      startedAtMs: this.startedAtMs,
-      stoppedAtMs,
-      totals: figuresOf(this.outcomes, sloMs),
-      seconds: bySecond(this.outcomes, sloMs),
-      failures,
-    };
+    return reportOf(this.outcomes, this.options.sloMs, { startedAtMs: this.startedAtMs, stoppedAtMs });
   }
 
   /** Wall-clock time that never jumps: the epoch of the process's monotonic clock plus that clock. */

@@ -3,7 +3,8 @@ import type { Client } from '@temporalio/client';
 import { failoverWorkflowId, queryNames, type Dossier, type Phase } from '../../workflows/messages';
 import type { RiskEvent, Score } from '../../prediction/contracts';
 import { startDeclaredCell } from '../../cells/source-cells';
-import { OpenLoopLoad, type LoadSecond } from '../load';
+import { OpenLoopLoad, type Load, type LoadSecond } from '../load';
+import type { DataVerdict } from './recording-callers';
 import { demoPaths, demoRatePerSecond, demoSloMs } from './documents';
 import type { ActReport, ActSeries, PhaseDuration } from './report';
 import type { EnvoyCounters, Stage } from './stage';
@@ -12,6 +13,10 @@ export interface ActPlan {
   name: string;
   title: string;
   service: string;
+  /** Who asks the service all the time; those of a catalogue where nothing is said. */
+  callers?: (url: string) => Load;
+  /** What Envoy answers once the service can be called. @default an item of the catalogue */
+  readyPath?: string;
 }
 
 /** Seconds of quiet load first, so that the cell's own baseline is known. */
@@ -27,7 +32,7 @@ export class Act {
   readonly source: string;
   readonly series: ActSeries = { load: [], risk: [], split: [], phases: [], events: [] };
   readonly armedAfterS: ActReport['armedAfterS'] = [];
-  private readonly load: OpenLoopLoad;
+  private readonly load: Load;
   private readonly begun = Date.now();
   private readonly seenRuns = new Map<string, Dossier>();
   private riskSince: number | null = null;
@@ -46,14 +51,7 @@ export class Act {
     private readonly sourcePids: readonly number[],
   ) {
     this.source = `${plan.service}-a`;
-    this.load = new OpenLoopLoad({
-      urls: stage.serviceUrl(plan.service),
-      ratePerSecond: demoRatePerSecond,
-      paths: demoPaths,
-      sloMs: demoSloMs,
-      timeoutMs: 5000,
-      seed: 7,
-    });
+    this.load = (plan.callers ?? readers)(stage.serviceUrl(plan.service));
     this.stopScores = stage.scores.subscribe(this.source, (score) => this.hearScore(score));
   }
 
@@ -62,9 +60,9 @@ export class Act {
     const { policy } = await stage.specOf(plan.service);
     const cells = [`${plan.service}-a`, `${plan.service}-b`];
     await Promise.all(cells.map((cell) => startDeclaredCell(stage.provider, stage.store, cell)));
-    // A synthetic cell preloads from its peers; the first cells of a service have none and load their own data.
-    await Promise.all(cells.map((cell) => stage.post(cell, '/admin/preload', {})));
-    await stage.envoyServes(plan.service);
+    // A synthetic cell preloads from its peers; the first cells of a catalogue have none and load their own data.
+    if (!plan.callers) await Promise.all(cells.map((cell) => stage.post(cell, '/admin/preload', {})));
+    await stage.envoyServes(plan.service, plan.readyPath ?? '/items/1');
     const { instances } = await stage.provider.observe(`${plan.service}-a`);
     const pids = instances.flatMap(({ pid }) => pid ?? []);
     const thresholds = { prepare: policy.prepare.enter, shift: policy.shift.enter };
@@ -131,11 +129,11 @@ export class Act {
     this.isOver = true;
     for (const timer of this.timers) clearInterval(timer);
     this.stopScores();
-    void this.load.stop();
+    this.load.stop().catch(() => undefined);
   }
 
-  /** Ends the load, reads Envoy's counters and closes the books. */
-  async end(outcome: string, reason: string): Promise<ActReport> {
+  /** Ends the load, reads Envoy's counters and closes the books; `data` is what became of the service's data. */
+  async end(outcome: string, reason: string, data?: DataVerdict): Promise<ActReport> {
     const { totals, seconds, failures } = await this.load.stop();
     this.series.load.push(...seconds.map((second) => loadSecond(second, this.begun)));
     this.look();
@@ -161,6 +159,7 @@ export class Act {
       envoy,
       armedAfterS: this.armedAfterS,
       thresholds: this.thresholds,
+      ...(data && { data }),
       series: this.series,
     };
   }
@@ -230,7 +229,13 @@ export class Act {
     const before = this.seenRuns.get(dossier.runId);
     this.seenRuns.set(dossier.runId, dossier);
     if (!before?.firstRisk && dossier.firstRisk) this.tellPrediction(dossier.firstRisk);
-    for (const entry of dossier.entries.slice(before?.entries.length ?? 0)) this.tell(entry.what);
+    for (const entry of dossier.entries.slice(before?.entries.length ?? 0)) {
+      this.tell(entry.what);
+      const why = entry.evidence?.['why'];
+      // What the data gate and the handover did and saw before the share moved.
+      if (typeof why === 'string' && why.includes('; data: '))
+        this.tell(`Before that, the data: ${why.split('; data: ')[1]}`);
+    }
     for (const step of dossier.phaseTimes.slice(before?.phaseTimes.length ?? 0)) {
       const t = (Date.parse(step.at) - this.begun) / 1000;
       this.series.phases.push({ t, phase: step.phase });
@@ -254,6 +259,14 @@ export class Act {
       seconds: (this.series.phases[i + 1]?.t ?? this.t) - p.t,
     }));
   }
+}
+
+/** An even stream of readers: the load of a catalogue. */
+function readers(url: string): Load {
+  return new OpenLoopLoad({
+    ...{ urls: url, paths: demoPaths, ratePerSecond: demoRatePerSecond },
+    ...{ sloMs: demoSloMs, timeoutMs: 5000, seed: 7 },
+  });
 }
 
 function isAlive(pid: number): boolean {

@@ -1,6 +1,7 @@
-/** The three acts of the demo: a leak to death, a leak that stops, and the same death with prediction switched off. */
+/** The four acts of the demo: a leak to death, a leak that stops, the same death with prediction switched off, and a leak in the cell that owns the data. */
 import { Act, baselineS } from './act';
-import { demoMemoryLimitMib } from './documents';
+import { demoMemoryLimitMib, ledgerMemoryLimitMib, ledgerSloMs } from './documents';
+import { RecordingCallers, verdictSentence } from './recording-callers';
 import type { ActReport } from './report';
 import type { Stage } from './stage';
 
@@ -8,18 +9,21 @@ import type { Stage } from './stage';
 const leakBytesPerSecond = 1.2 * 1024 * 1024;
 const leakToDeathLimitS = 100;
 
-async function baseline(act: Act): Promise<void> {
-  act.tell(
-    `${act.plan.title}. Two cells of two instances each carry half of the load; the first ${baselineS} s are quiet.`,
-  );
+async function baseline(act: Act, cells = 'Two cells of two instances each carry half of the load'): Promise<void> {
+  act.tell(`${act.plan.title}. ${cells}; the first ${baselineS} s are quiet.`);
   await act.seconds(baselineS);
 }
 
-async function leak(act: Act, stage: Stage, bytesPerSecond: number): Promise<void> {
-  await stage.setLeak(act.source, bytesPerSecond);
+async function leak(act: Act, stage: Stage, bytesPerSecond: number, limitMib = demoMemoryLimitMib): Promise<void> {
+  // On a busy machine it may have died of the leak before it could be told to stop.
+  const told = await stage.setLeak(act.source, bytesPerSecond).then(
+    () => true,
+    () => false,
+  );
+  if (!told) return act.tell(`${act.source} does not answer: its leak is as it was.`);
   act.tell(
     bytesPerSecond > 0
-      ? `${act.source} begins to leak ${(bytesPerSecond / 1024 / 1024).toFixed(1)} MiB a second in each instance (limit ${demoMemoryLimitMib} MiB).`
+      ? `${act.source} begins to leak ${(bytesPerSecond / 1024 / 1024).toFixed(1)} MiB a second in each instance (limit ${limitMib} MiB).`
       : `The leak in ${act.source} stops, and what had leaked is let go.`,
   );
 }
@@ -84,4 +88,33 @@ export async function leakUnpredicted(stage: Stage): Promise<ActReport> {
     'primary died',
     "Prediction is switched off (autonomy: observe): Envoy's health checks, ejection and retries are on their own.",
   );
+}
+
+/** So few callers, with such pauses, ask about 60 times a second: every write is a Kafka transaction. */
+const ledgerCallers = { callers: 6, pauseMs: 160 };
+const ledgerLeakBytesPerSecond = 3 * 1024 * 1024;
+
+/** Act 4: act 1 with a service that keeps data. Its primary owns the data: the right to write goes over before it dies. */
+export async function leakOfTheOwner(stage: Stage): Promise<ActReport> {
+  const service = 'ledger';
+  const callers = new RecordingCallers({
+    ...{ url: stage.serviceUrl(service), ...ledgerCallers },
+    ...{ sloMs: ledgerSloMs, seed: 7 },
+  });
+  const act = await Act.begin(stage, {
+    ...{ name: 'leak-of-the-owner', title: 'Act 4: a leak in the cell that owns the data', service },
+    ...{ callers: () => callers, readyPath: '/healthz' },
+  });
+  await baseline(
+    act,
+    `${act.source} owns the data and is the only one to write it; callers append and read through Envoy and write down each answer`,
+  );
+  await leak(act, stage, ledgerLeakBytesPerSecond, ledgerMemoryLimitMib);
+  const died = await act.until('the owner died', leakToDeathLimitS, () => act.primaryDied);
+  if (died) await act.until('the failover had an outcome', 30, () => act.hasOutcome);
+  await act.seconds(3);
+  const data = await callers.verdict();
+  act.tell(verdictSentence(data));
+  const last = act.dossiers.at(-1);
+  return act.end(last?.outcome ?? 'no failover', last?.reason ?? 'no failover was started', data);
 }

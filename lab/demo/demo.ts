@@ -1,11 +1,11 @@
-/** `npm run demo`: plays the three acts, tells them as they happen, and leaves the report behind. */
+/** `npm run demo`: plays the four acts, tells them as they happen, and leaves the report behind. */
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { formatStack } from '../../local/stack';
 import { packageRoot } from '../../package-root';
-import { leakThatStops, leakToDeath, leakUnpredicted } from './acts';
+import { leakOfTheOwner, leakThatStops, leakToDeath, leakUnpredicted } from './acts';
 import { cellCapacityRps, demoRatePerSecond, demoSloMs } from './documents';
 import { formatTable, reportRows, type ActReport, type DemoReport } from './report';
 import { renderReport } from './report-html';
@@ -33,7 +33,7 @@ async function playDemo({ keep, outDir }: DemoOptions, ending: AbortSignal): Pro
     const interruption = once(ending, 'abort').then(() => 'interrupted' as const);
     say(formatStack(stage.stack));
     const acts: ActReport[] = [];
-    for (const play of [leakToDeath, leakThatStops, leakUnpredicted]) {
+    for (const play of [leakToDeath, leakThatStops, leakUnpredicted, leakOfTheOwner]) {
       say('');
       const ended = ending.aborted ? 'interrupted' : await Promise.race([play(stage), interruption]);
       if (ended === 'interrupted') return false;
@@ -72,7 +72,7 @@ async function playDemo({ keep, outDir }: DemoOptions, ending: AbortSignal): Pro
 
 async function main(): Promise<void> {
   const program = new Command('demo')
-    .description('Three acts on the real servers; ends with a table, demo-report.json and demo-report.html.')
+    .description('Four acts on the real servers; ends with a table, demo-report.json and demo-report.html.')
     .option('--keep', 'leave the stack up afterwards, until Ctrl-C', false)
     .option('--out <dir>', 'where the report goes', packageRoot)
     .parse();

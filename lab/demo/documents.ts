@@ -1,4 +1,4 @@
-/** The demo's three services, as the documents a user would write: same blueprint, same load, different wishes. */
+/** The demo's services, as the documents a user would write: three catalogues with different wishes, and a ledger with data. */
 import type { BlueprintDocument, CellDocument, Document, Policy, ServiceDocument } from '../../blueprints/schema';
 import { documentSchema } from '../../blueprints/schema';
 
@@ -12,10 +12,19 @@ export const demoMemoryLimitMib = 64;
 /** What callers ask for: the catalogue's items, at random. */
 export const demoPaths = Array.from({ length: 2000 }, (_, id) => `/items/${id}`);
 
+/** Room for a leak of half a minute above what the ledger needs. */
+export const ledgerMemoryLimitMib = 128;
+/** Every write and every current read is a Kafka transaction. */
+export const ledgerSloMs = 500;
+
+/** The log of a ledger's state. */
+export const ledgerTopic = (service: string): string => `${service}.changelog`;
+
 export interface DemoService {
   service: string;
   port: number;
   autonomy: Policy['autonomy'];
+  blueprint: 'catalogue' | 'ledger';
 }
 
 export interface DemoDocumentsOptions {
@@ -58,15 +67,48 @@ function referenceBlueprint(kafkaBrokers: string[]): BlueprintDocument {
   }) as BlueprintDocument;
 }
 
-function serviceDocument({ service, port, autonomy }: DemoService): ServiceDocument {
+/** A service that keeps its state in a Kafka changelog. One instance: the first one of a cell writes. */
+function ledgerBlueprint(service: string, kafkaBrokers: string[]): BlueprintDocument {
+  const flags = {
+    ...{ service: '{service}', cell: '{cell}', instance: '{instance}', address: '{address}', port: '{port}' },
+    ...{ kafka: kafkaBrokers.join(','), topic: ledgerTopic(service) },
+  };
+  return documentSchema.parse({
+    kind: 'Blueprint',
+    name: 'ledger',
+    image: {
+      os: 'host',
+      command: [
+        'node',
+        '--max-old-space-size={memoryLimitMib}',
+        'dist/lab/stateful/changelog-service.js',
+        '--ailing',
+        ...Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]),
+      ],
+      environment: { KAFKAJS_NO_PARTITIONER_WARNING: '1' },
+    },
+    dependencies: [{ name: 'node', version: process.versions.node }],
+    network: { egress: kafkaBrokers },
+    resources: { instances: 1, memoryLimitMib: ledgerMemoryLimitMib },
+    capacity: { requestsPerSecond: cellCapacityRps },
+    dataSync: { kind: 'kafka-changelog', brokers: kafkaBrokers, topic: ledgerTopic(service) },
+    readiness: { path: '/healthz', timeoutS: 20 },
+    warmUp: [{ kind: 'connections', perInstance: 4, path: '/healthz' }],
+  }) as BlueprintDocument;
+}
+
+function serviceDocument({ service, port, autonomy, blueprint }: DemoService): ServiceDocument {
+  // What was not answered may have been done: a ledger's callers live with some unknown outcomes and ask again. And the
+  // cell that owns the data must not wait for its turn.
+  const tolerance = blueprint === 'ledger' ? { maxErrorRatio: 0.05, maxConcurrentFailovers: 2 } : {};
   return documentSchema.parse({
     kind: 'Service',
     name: service,
     listener: { port },
-    slo: { latencyMs: demoSloMs },
+    slo: { latencyMs: blueprint === 'ledger' ? ledgerSloMs : demoSloMs },
     healthCheck: { path: '/healthz', intervalMs: 500 },
     safeSplit: { [`${service}-a`]: 5000, [`${service}-b`]: 5000 },
-    policy: { autonomy, cooldownS: 5, wayBack: { calmS: 10 } },
+    policy: { autonomy, cooldownS: 5, wayBack: { calmS: 10 }, ...tolerance },
   }) as ServiceDocument;
 }
 
@@ -85,9 +127,10 @@ export function demoDocuments({ services, kafkaBrokers }: DemoDocumentsOptions):
   return [
     referenceBlueprint(kafkaBrokers),
     ...services.flatMap((s) => [
+      ...(s.blueprint === 'ledger' ? [ledgerBlueprint(s.service, kafkaBrokers)] : []),
       serviceDocument(s),
-      cellDocument(s.service, 'a', 'catalogue'),
-      cellDocument(s.service, 'b', 'catalogue'),
+      cellDocument(s.service, 'a', s.blueprint),
+      cellDocument(s.service, 'b', s.blueprint),
     ]),
   ];
 }

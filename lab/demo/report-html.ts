@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../package-root';
+import { verdictSentence, type DataVerdict } from './recording-callers';
 import { reportRows, type ActReport, type DemoReport } from './report';
 
 function asset(name: string): string {
@@ -29,13 +30,21 @@ function table(report: DemoReport): string {
   return `<div class="scroll"><table><thead><tr>${th}</tr></thead><tbody>${body}</tbody></table></div>`;
 }
 
+/** Green only if nothing at all is wrong with the data. */
+function verdict(data: DataVerdict): string {
+  const kind = data.violations.length === 0 ? 'kept' : 'broken';
+  const list = data.violations.slice(0, 20).map((text) => `<li>${escapeHtml(text)}</li>`);
+  return `
+<div class="verdict ${kind}">${escapeHtml(verdictSentence(data))}${list.length > 0 ? `<ul>${list.join('')}</ul>` : ''}</div>`;
+}
+
 function actSection(act: ActReport, index: number): string {
   const story = act.series.events
     .map((e) => `<li><time>${e.t.toFixed(1)} s</time> ${escapeHtml(e.text)}</li>`)
     .join('\n');
   return `<section>
 <h2>${escapeHtml(act.title)}</h2>
-<p>${escapeHtml(act.reason)}</p>
+<p>${escapeHtml(act.reason)}</p>${act.data ? verdict(act.data) : ''}
 <div class="chart" id="risk-${index}"></div>
 <div class="chart" id="split-${index}"></div>
 <div class="chart" id="latency-${index}"></div>
@@ -55,6 +64,8 @@ th, td { text-align: left; vertical-align: top; padding: .45rem .7rem; border-bo
 thead th { background: var(--panel); } th[scope=row] { color: var(--soft); font-weight: 500; white-space: nowrap; }
 .chart { margin: .8rem 0; } .uplot .u-title { font-size: 14px; text-align: left; font-weight: 600; }
 .u-legend { font-size: 12px; } ol.story { list-style: none; padding: 0; font-size: 14px; }
+.verdict { border-left: 4px solid; padding: .5rem .8rem; background: var(--panel); }
+.verdict.kept { border-color: #047857; } .verdict.broken { border-color: #b91c1c; }
 ol.story time { display: inline-block; width: 5.5em; color: var(--soft); font-variant-numeric: tabular-nums; }
 .phases { display: flex; flex-wrap: wrap; gap: .3rem 1rem; font-size: 12px; color: var(--soft); }
 `;
@@ -124,7 +135,7 @@ export function renderReport(report: DemoReport): string {
 <style>${asset('uPlot.min.css')}${style}</style></head>
 <body>
 <h1>Understudy: what the demo measured</h1>
-<p class="lead">${report.load.ratePerSecond} requests a second on two cells of ${report.load.cellCapacityRps} each, SLO ${report.load.sloMs} ms, model ${escapeHtml(report.load.model)}.
+<p class="lead">${report.load.ratePerSecond} requests a second on two cells of ${report.load.cellCapacityRps} each (the act with data: callers that record each answer), SLO ${report.load.sloMs} ms, model ${escapeHtml(report.load.model)}.
 Started ${escapeHtml(report.startedAt)}, took ${report.tookS.toFixed(0)} s. Shaded bands are the phases of the failover:</p>
 <div class="phases" id="legend"></div>
 ${table(report)}

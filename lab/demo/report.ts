@@ -1,5 +1,6 @@
 /** The demo's report: what each act came to, in the shape of `demo-report.json`, and as a table for the terminal. */
 import type { Phase } from '../../workflows/messages';
+import type { DataVerdict } from './recording-callers';
 
 export interface PhaseDuration {
   phase: Phase;
@@ -48,6 +49,8 @@ export interface ActReport {
   /** Seconds a synthetic cell took from the first risk signal until it stood armed; one figure per prediction. */
   armedAfterS: { seconds: number; reused: boolean }[];
   thresholds: { prepare: number; shift: number };
+  /** What became of the data, where the service keeps some. */
+  data?: DataVerdict;
   series: ActSeries;
 }
 
@@ -84,6 +87,13 @@ export function reportRows(report: DemoReport): string[][] {
       ...acts.map(
         (a) => a.armedAfterS.map((x) => `${x.seconds.toFixed(1)} s${x.reused ? ' (reused)' : ''}`).join(', ') || dash,
       ),
+    ],
+    ['writes acknowledged', ...acts.map(({ data }) => (data ? String(data.acknowledgedWrites) : dash))],
+    ['of them lost, there twice', ...acts.map(({ data }) => (data ? `${data.lost}, ${data.duplicated}` : dash))],
+    ['stale reads', ...acts.map(({ data }) => (data ? String(data.stale) : dash))],
+    [
+      'longest without a write',
+      ...acts.map(({ data }) => (data ? `${(data.longestWriteGapMs / 1000).toFixed(1)} s` : dash)),
     ],
     [
       'time per phase',

@@ -1,4 +1,4 @@
-/** The stage of the demo: the whole local stack with its three services applied, and the instruments to watch it. */
+/** The stage of the demo: the whole local stack with its services applied, and the instruments to watch it. */
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import type { ServiceDocument } from '../../blueprints/schema';
@@ -8,7 +8,8 @@ import { reservePorts } from '../../local/ports';
 import { startStack, type Stack, type StackPart } from '../../local/stack';
 import { packageRoot } from '../../package-root';
 import { failoverWorkflowId, signalNames, type Override } from '../../workflows/messages';
-import { demoDocuments, type DemoService } from './documents';
+import { createChangelog } from '../stateful/changelog-world';
+import { demoDocuments, ledgerTopic, type DemoService } from './documents';
 import { ScoreTap } from './score-tap';
 
 export interface EnvoyCounters {
@@ -27,11 +28,12 @@ export interface StageOptions {
   signal?: AbortSignal;
 }
 
-/** The services of the three acts. Only the third is observed without being protected. */
+/** The services of the acts. Only the third is observed without being protected; the fourth keeps data. */
 const services: Omit<DemoService, 'port'>[] = [
-  { service: 'orders', autonomy: 'act' },
-  { service: 'carts', autonomy: 'act' },
-  { service: 'parcels', autonomy: 'observe' },
+  { service: 'orders', autonomy: 'act', blueprint: 'catalogue' },
+  { service: 'carts', autonomy: 'act', blueprint: 'catalogue' },
+  { service: 'parcels', autonomy: 'observe', blueprint: 'catalogue' },
+  { service: 'ledger', autonomy: 'act', blueprint: 'ledger' },
 ];
 
 export class Stage {
@@ -57,6 +59,8 @@ export class Stage {
     });
     try {
       await startHostAgent(stack);
+      for (const { service, blueprint } of services)
+        if (blueprint === 'ledger') await createChangelog(stack.addresses.kafka, ledgerTopic(service));
       const store = await ConfigurationStore.connect(stack.settings.postgres.url);
       await store.apply(demoDocuments({ services: withPorts, kafkaBrokers: stack.settings.kafka.brokers }));
       const connection = await Connection.connect({ address: stack.settings.temporal.address });
@@ -86,11 +90,11 @@ export class Stage {
     return `http://127.0.0.1:${this.ports.get(service) ?? 0}`;
   }
 
-  /** Waits until Envoy answers callers of the service. */
-  async envoyServes(service: string): Promise<void> {
+  /** Waits until Envoy answers callers of the service at the path. */
+  async envoyServes(service: string, path: string): Promise<void> {
     const deadline = Date.now() + 20_000;
     for (;;) {
-      const ok = await fetch(`${this.serviceUrl(service)}/items/1`).then(
+      const ok = await fetch(this.serviceUrl(service) + path).then(
         (r) => r.ok,
         () => false,
       );

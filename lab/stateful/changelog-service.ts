@@ -12,7 +12,17 @@ const flags = readFlags({
   kafka: 'string',
   topic: 'string',
   'kafka-via-port': 'string',
+  instance: 'string',
+  /** It tells how it is, and can be made to leak. */
+  ailing: 'boolean',
 });
+
+/** Loaded only where it is wanted: the telemetry is larger than the service. */
+async function toldAndAiling(cell: string, service: string, brokers: string[]) {
+  const { ailing } = await import('./ailing.js');
+  const instance = flags.instance ?? `${cell}-1`;
+  return ailing({ service, cell, instance, brokers, stepMs: 1000, encoding: 'protobuf' });
+}
 
 async function main(): Promise<void> {
   keepIdleClientsIdle();
@@ -29,7 +39,8 @@ async function main(): Promise<void> {
     },
     { cell, address, port },
   );
-  await serve(core, address, port);
+  const before = flags.ailing ? await toldAndAiling(cell, service, kafka.split(',')) : undefined;
+  await serve(core, address, port, before);
   await core.start();
   process.stdout.write(`${cell} follows ${flags.topic ?? service} and answers on ${address}:${port}\n`);
   process.once('SIGTERM', () => void core.close().finally(() => process.exit(0)));

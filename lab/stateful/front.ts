@@ -1,6 +1,6 @@
 /**
  * The HTTP side that both stateful reference services share. Any cell takes any request: what only the owner may answer
- * is handed on to it, once.
+ * is handed on to it, once; while nobody owns the data the caller waits for a moment.
  *
  *   POST /append/<list>    {"value"}            200 once it is kept, for ever and in its place; repeating it changes nothing
  *   GET  /append/<list>                         200 {"values"}: everything that was answered before this was asked
@@ -11,6 +11,7 @@
  * 421: surely not done. 503, or no answer: maybe done.
  */
 import http, { type IncomingMessage, type ServerResponse } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from '../../cells/http';
 import type { Change, RegisterState } from './register-state';
 
@@ -40,10 +41,20 @@ export interface Core {
 }
 
 const forwardTimeoutMs = 2_000;
+/** How long a caller is kept waiting while nobody owns the data; a handover takes a second or two. */
+const ownerWithinMs = 2_000;
+const ownerLookEveryMs = 50;
 const forwarded = 'x-understudy-forwarded';
 
-export function serve(core: Core, address: string, port: number): Promise<http.Server> {
+/** `before` is shown every request first; true: it has answered it. */
+export function serve(
+  core: Core,
+  address: string,
+  port: number,
+  before: (req: IncomingMessage, res: ServerResponse) => boolean = () => false,
+): Promise<http.Server> {
   const server = http.createServer((req, res) => {
+    if (before(req, res)) return;
     answer(core, req, res).catch((error: unknown) => {
       const status = error instanceof NotOwnerError ? 421 : error instanceof RefusedOrderError ? 409 : 503;
       say(res, status, { error: (error as Error).message });
@@ -75,10 +86,19 @@ async function answer(core: Core, req: IncomingMessage, res: ServerResponse): Pr
     const state = typeof core.state === 'function' ? await core.state() : core.state;
     return say(res, 200, read(state, what, name));
   }
-  const owner = core.owner();
-  if (owner && req.headers[forwarded] === undefined) return forward(owner, req, res, body);
-  const state = await core.run(operation);
-  say(res, 200, operation.kind === 'read' ? read(state, what, name) : {});
+  // Handed on by a cell that keeps the caller waiting itself.
+  const waitMs = req.headers[forwarded] === undefined ? ownerWithinMs : 0;
+  for (const deadline = Date.now() + waitMs; ; await sleep(ownerLookEveryMs)) {
+    try {
+      const owner = waitMs > 0 ? core.owner() : undefined;
+      if (owner) return await forward(owner, req, res, body);
+      const state = await core.run(operation);
+      return say(res, 200, operation.kind === 'read' ? read(state, what, name) : {});
+    } catch (error) {
+      // Surely not done, so it may be tried again: in a handover the next owner is there in a moment.
+      if (!(error instanceof NotOwnerError) || Date.now() > deadline) throw error;
+    }
+  }
 }
 
 function operationOf(method: string, what: string, name: string, body: Record<string, unknown>): Operation | undefined {
@@ -93,7 +113,7 @@ function read(state: RegisterState, what: string, name: string): unknown {
   return what === 'append' ? { values: state.list(name) } : state.register(name);
 }
 
-/** One hop only: two cells that take each other for the owner must not play ball. */
+/** One hop only: two cells that take each other for the owner must not play ball. NotOwnerError: surely not done. */
 async function forward(
   owner: { address: string; port: number },
   req: IncomingMessage,
@@ -107,7 +127,10 @@ async function forward(
     ...call,
     headers,
     timeoutMs: forwardTimeoutMs,
+  }).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === 'ECONNREFUSED' ? new NotOwnerError(`the owner is gone: ${error.message}`) : error;
   });
+  if (status === 421) throw new NotOwnerError(text);
   res.writeHead(status, { 'content-type': 'application/json' }).end(text);
 }
 
