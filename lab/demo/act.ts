@@ -47,6 +47,7 @@ export class Act {
     private readonly stage: Stage,
     private readonly thresholds: ActReport['thresholds'],
     private readonly horizonS: number,
+    private readonly sloMs: number,
     private readonly envoyBefore: EnvoyCounters,
     private readonly sourcePids: readonly number[],
   ) {
@@ -57,7 +58,7 @@ export class Act {
 
   /** Starts the service's two cells, waits until Envoy serves them, and begins the load. */
   static async begin(stage: Stage, plan: ActPlan): Promise<Act> {
-    const { policy } = await stage.specOf(plan.service);
+    const { policy, slo } = await stage.specOf(plan.service);
     const cells = [`${plan.service}-a`, `${plan.service}-b`];
     await Promise.all(cells.map((cell) => startDeclaredCell(stage.provider, stage.store, cell)));
     // A synthetic cell preloads from its peers; the first cells of a catalogue have none and load their own data.
@@ -66,7 +67,8 @@ export class Act {
     const { instances } = await stage.provider.observe(`${plan.service}-a`);
     const pids = instances.flatMap(({ pid }) => pid ?? []);
     const thresholds = { prepare: policy.prepare.enter, shift: policy.shift.enter };
-    const act = new Act(plan, stage, thresholds, policy.horizonS, await stage.envoyCounters(plan.service), pids);
+    const counters = await stage.envoyCounters(plan.service);
+    const act = new Act(plan, stage, thresholds, policy.horizonS, slo.latencyMs, counters, pids);
     stage.beforeClose(() => act.abandon());
     act.load.start();
     act.timers.push(
@@ -159,6 +161,7 @@ export class Act {
       envoy,
       armedAfterS: this.armedAfterS,
       thresholds: this.thresholds,
+      sloMs: this.sloMs,
       ...(data && { data }),
       series: this.series,
     };

@@ -120,7 +120,7 @@ report.acts.forEach((act, i) => {
   draw('split-' + i, act, 'Share of the traffic per cell, as commanded', s.split.concat(closing), cells.map(c => ({ label: c, value: r => (r.shares[c] || 0) / 100 })), [0, 100], ' %', true);
   draw('latency-' + i, act, 'Latency callers saw (from the intended send time)', load, [
     { label: 'p50', value: r => r.p50Ms }, { label: 'p99', value: r => r.p99Ms },
-    { label: 'SLO', value: () => report.load.sloMs, dash: [4, 4], width: 1, colour: '#b91c1c' }], null, ' ms');
+    { label: 'SLO', value: () => act.sloMs, dash: [4, 4], width: 1, colour: '#b91c1c' }], null, ' ms');
   draw('errors-' + i, act, 'Requests a second: all, failed, over the SLO', load, [
     { label: 'all', value: r => r.requests, colour: '#64748b' }, { label: 'failed', value: r => r.failed, colour: '#b91c1c' }, { label: 'over SLO', value: r => r.overSlo, colour: '#d97706' }], null, '');
 });

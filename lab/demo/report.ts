@@ -49,6 +49,8 @@ export interface ActReport {
   /** Seconds a synthetic cell took from the first risk signal until it stood armed; one figure per prediction. */
   armedAfterS: { seconds: number; reused: boolean }[];
   thresholds: { prepare: number; shift: number };
+  /** A slower answer has missed the service's objective. */
+  sloMs: number;
   /** What became of the data, where the service keeps some. */
   data?: DataVerdict;
   series: ActSeries;
