@@ -99,8 +99,9 @@ function ledgerBlueprint(service: string, kafkaBrokers: string[]): BlueprintDocu
 
 function serviceDocument({ service, port, autonomy, blueprint }: DemoService): ServiceDocument {
   // What was not answered may have been done: a ledger's callers live with some unknown outcomes and ask again. And the
-  // cell that owns the data must not wait for its turn.
-  const tolerance = blueprint === 'ledger' ? { maxErrorRatio: 0.05, maxConcurrentFailovers: 2 } : {};
+  // cell that owns the data must not wait for its turn, nor be taken for a bad build: every blueprint here is minutes old.
+  const tolerance =
+    blueprint === 'ledger' ? { maxErrorRatio: 0.05, maxConcurrentFailovers: 2, portability: 'ignore' } : {};
   return documentSchema.parse({
     kind: 'Service',
     name: service,
