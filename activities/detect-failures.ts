@@ -5,15 +5,18 @@
 import { CancelledFailure, Context } from '@temporalio/activity';
 import type { Logger } from 'pino';
 import type { CellRecord, ServiceRecord } from '../blueprints/records';
+import type { Reached } from '../cells/warm-up';
 import type { TrafficClient } from '../envoy/traffic-client';
 import type { RiskEvent } from '../prediction/contracts';
 import type { DetectionActivities } from '../workflows/failure-detection';
 import { Answered, answersHealthCheck, failuresThatCount, SourceHealth, within } from './instance-health';
 import { shareOf, totalsOf } from './measures';
+import type { SyntheticCells } from './ports';
 
 export interface DetectionPorts {
   store: { services(): Promise<ServiceRecord[]>; cells(): Promise<CellRecord[]> };
   traffic: Pick<TrafficClient, 'getTraffic'>;
+  cells: Pick<SyntheticCells, 'reached'>;
   /** Resolves once the failover has durably heard it; a failover that does not run yet is started. */
   notifier: { notify(event: RiskEvent): Promise<void> };
   log: Pick<Logger, 'info' | 'warn'>;
@@ -62,6 +65,8 @@ export function failureDetecting(ports: DetectionPorts): DetectionActivities {
 /** What is looked at of a cell. */
 interface Target {
   cell: CellRecord;
+  /** Its instances, and how they are spoken to. */
+  instances: Reached[];
   service: ServiceRecord;
 }
 
@@ -99,12 +104,14 @@ export class FailureDetector {
 
   private async targets(): Promise<Target[]> {
     const [services, cells] = await Promise.all([this.ports.store.services(), this.ports.store.cells()]);
-    const protectedOnes = new Map(services.filter(isLookedAt).map((service) => [service.name, service]));
-    return cells.flatMap((cell) => {
+    const protectedOnes = new Map(services.filter(isProtected).map((service) => [service.name, service]));
+    const targets = cells.map(async (cell): Promise<Target[]> => {
       const service = protectedOnes.get(cell.service);
-      const isDeclared = cell.role !== 'synthetic' && cell.instances.length > 0;
-      return service && isDeclared ? [{ cell, service }] : [];
+      if (!service || cell.role === 'synthetic' || cell.instances.length === 0) return [];
+      const instances = service.spec.tls ? await this.ports.cells.reached?.(cell) : undefined;
+      return [{ cell, service, instances: instances ?? cell.instances }];
     });
+    return (await Promise.all(targets)).flat();
   }
 
   private take(targets: readonly Target[]): void {
@@ -122,9 +129,8 @@ export class FailureDetector {
   }
 }
 
-/** Health checks as this process can make them: plain HTTP/1.1. Of other services only predictions are acted on. */
-function isLookedAt({ spec: { policy, protocol, tls } }: ServiceRecord): boolean {
-  return policy.autonomy !== 'observe' && protocol === 'http/1.1' && !tls;
+function isProtected({ spec: { policy } }: ServiceRecord): boolean {
+  return policy.autonomy !== 'observe';
 }
 
 class CellWatch {
@@ -160,11 +166,10 @@ class CellWatch {
   }
 
   private async look(): Promise<void> {
-    const { cell, service } = this.target;
-    const { path } = service.spec.healthCheck;
-    const healthy = await Promise.all(cell.instances.map((instance) => answersHealthCheck(instance, path)));
+    const { cell, service, instances } = this.target;
+    const healthy = await Promise.all(instances.map((instance) => answersHealthCheck(instance, service.spec)));
     if (this.stopped) return;
-    this.health.round(cell.instances, healthy);
+    this.health.round(instances, healthy);
     if (healthy.some(Boolean)) {
       this.answered = new Answered();
       this.reports = 0;

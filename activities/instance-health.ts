@@ -1,6 +1,8 @@
 /** What makes a cell alive, failing or dead: its instances' health checks, and whether its callers are still answered. */
-import { get } from 'node:http';
-import type { Instance } from '../blueprints/schema';
+import { connect } from 'node:net';
+import type { ServiceDocument } from '../blueprints/schema';
+import { request } from '../cells/http';
+import type { Reached } from '../cells/warm-up';
 import type { SourceState, Totals } from '../workflows/failover';
 
 const probeTimeoutMs = 1000;
@@ -70,17 +72,26 @@ export class SourceHealth {
   }
 }
 
-/** A new connection each time: an instance that accepts nobody new is not healthy. */
-export function answersHealthCheck({ address, port }: Instance, path: string): Promise<boolean> {
+/**
+ * A new connection each time: an instance that accepts nobody new is not healthy. What cannot be asked over HTTP/1.1, or only
+ * with an identity that we have not been given, is asked whether it accepts a connection: a process that is gone does not.
+ */
+export async function answersHealthCheck(
+  instance: Reached,
+  { protocol, tls, healthCheck }: Pick<ServiceDocument, 'protocol' | 'tls' | 'healthCheck'>,
+): Promise<boolean> {
+  if (protocol !== 'http/1.1' || (tls && !instance.tls)) return accepts(instance);
+  const answer = await request(instance, healthCheck.path, { timeoutMs: probeTimeoutMs }).catch(() => null);
+  return answer !== null && answer.status < 400;
+}
+
+function accepts({ address, port }: Reached): Promise<boolean> {
   return new Promise((resolve) => {
-    const request = get({ host: address, port, path, agent: false, timeout: probeTimeoutMs }, (response) => {
-      response.resume();
-      resolve((response.statusCode ?? 500) < 400);
-    });
-    // `timeout` counts silence; the deadline counts all.
-    const deadline = setTimeout(() => request.destroy(new Error('too slow')), probeTimeoutMs);
-    request.on('close', () => clearTimeout(deadline));
-    request.on('timeout', () => request.destroy(new Error('too slow')));
-    request.on('error', () => resolve(false));
+    const socket = connect({ host: address, port, timeout: probeTimeoutMs });
+    const end = (isAccepted: boolean) => () => {
+      socket.destroy();
+      resolve(isAccepted);
+    };
+    socket.once('connect', end(true)).once('timeout', end(false)).once('error', end(false));
   });
 }

@@ -3,6 +3,7 @@ import type { CellRecord } from '../blueprints/records';
 import type { ConfigurationStore } from '../blueprints/store';
 import type { DataGate } from '../cells/data-sync/data-gate';
 import type { ProtectionReport } from '../cells/protection/read-back';
+import type { Reached } from '../cells/warm-up';
 import type { TrafficClient } from '../envoy/traffic-client';
 
 export type Store = Pick<
@@ -46,6 +47,8 @@ export interface SyntheticCells {
     signal: AbortSignal,
   ): Promise<{ cell: CellRecord; reused: boolean }>;
   warm(cell: CellRecord, heartbeat: (text: string) => void, signal: AbortSignal): Promise<WarmUpFindings>;
+  /** The cell's instances and how they are spoken to; left out: as they are recorded. */
+  reached?(cell: CellRecord): Promise<Reached[]>;
   rest(cell: CellRecord): Promise<unknown>;
   retire(cell: CellRecord): Promise<void>;
 }

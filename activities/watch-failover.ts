@@ -1,6 +1,7 @@
 /** One long look at a failover: the source's health by its instances, the last change by load reports; ends at the first thing worth a decision. */
 import { Context } from '@temporalio/activity';
-import type { Instance } from '../blueprints/schema';
+import type { ServiceRecord } from '../blueprints/records';
+import type { Reached } from '../cells/warm-up';
 import type { TrafficView } from '../envoy/traffic-client';
 import type { Totals } from '../workflows/failover';
 import type { Latencies } from '../workflows/judge';
@@ -14,7 +15,13 @@ const instancesReadEveryMs = 2000;
 const beatEveryMs = 1000;
 const trafficTimeoutMs = 1500;
 
-export function watching({ store, traffic, data }: Ports): Pick<FailoverActivities, 'watchFailover'> {
+export function watching({ store, traffic, data, cells }: Ports): Pick<FailoverActivities, 'watchFailover'> {
+  /** Null for a cell that is not known. */
+  async function instancesOf(name: string): Promise<Reached[] | null> {
+    const cell = await store.cell(name);
+    return cell ? ((await cells.reached?.(cell)) ?? cell.instances) : null;
+  }
+
   return {
     async watchFailover(request: WatchRequest): Promise<Observation> {
       const context = Context.current();
@@ -26,7 +33,8 @@ export function watching({ store, traffic, data }: Ports): Pick<FailoverActiviti
       const source = new SourceHealth(request.known);
       const judge = request.judge && new Judge(request.judge);
       // Null until they have been read once: instances that nobody could look up are unknown, not dead.
-      let instances: Instance[] | null = null;
+      let instances: Reached[] | null = null;
+      let service: ServiceRecord | undefined;
       let instancesReadMs = 0;
       let view: TrafficView | null = null;
       let excused: string | null = null;
@@ -40,16 +48,16 @@ export function watching({ store, traffic, data }: Ports): Pick<FailoverActiviti
           const elapsedMs = (look.elapsedMs = nowMs - startedMs);
           if (nowMs - instancesReadMs >= instancesReadEveryMs) {
             // A store that is away for a moment does not make the source's instances unknown.
-            instances = (await within(instancesReadEveryMs, store.cell(request.cell)))?.instances ?? instances;
+            service = (await within(instancesReadEveryMs, store.service(request.service))) ?? service;
+            instances = (await within(instancesReadEveryMs, instancesOf(request.cell))) ?? instances;
             instancesReadMs = nowMs;
           }
-          const healthy = await Promise.all(
-            (instances ?? []).map((i) => answersHealthCheck(i, request.healthCheckPath)),
-          );
+          const spec = service?.spec;
+          const healthy = spec ? await Promise.all((instances ?? []).map((i) => answersHealthCheck(i, spec))) : [];
           const fresh = await within(trafficTimeoutMs, traffic.getTraffic(request.service));
           view = fresh ?? view;
           if (fresh) answered.note(totalsOf(fresh, request.cell), Date.now());
-          if (instances) source.round(instances, healthy);
+          if (instances && spec) source.round(instances, healthy);
           const state = answered.contradicts(source.state(), Date.now()) ? request.known : source.state();
           let verdict =
             view && judge ? judge.look(totalsOf(view, cellJudged(request)), elapsedMs, besides(view, request)) : null;

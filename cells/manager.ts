@@ -189,6 +189,11 @@ export class SyntheticCellManager {
     await this.identities.remove(cell);
   }
 
+  /** Its instances, and how they are spoken to. */
+  reached(cell: CellRecord): Promise<Reached[]> {
+    return this.identities.reached(cell);
+  }
+
   /** What is really there of the cell now. */
   async observe(cell: CellRecord): Promise<ObservedCell> {
     return (await this.makingOf(cell)).provider.observe(cell.name);
