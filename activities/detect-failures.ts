@@ -138,6 +138,8 @@ class CellWatch {
   private answered = new Answered();
   /** Load reports read since the last sign of life: one alone says nothing about what comes. */
   private reports = 0;
+  /** What has never been seen to work cannot die: a cell that is still being started is nobody's failure. */
+  private hasLived = false;
   private episodeId: string | null = null;
   private toldMs = 0;
   private timer: NodeJS.Timeout | undefined;
@@ -171,6 +173,7 @@ class CellWatch {
     if (this.stopped) return;
     this.health.round(instances, healthy);
     if (healthy.some(Boolean)) {
+      this.hasLived = true;
       this.answered = new Answered();
       this.reports = 0;
       if (this.episodeId !== null && this.health.state() === 'alive') await this.tellRecovered();
@@ -180,8 +183,10 @@ class CellWatch {
     // Without a word from the load balancer this may be trouble of our own: nothing is claimed.
     if (!view || this.stopped) return;
     this.reports += 1;
-    this.answered.note(totalsOf(view, cell.name), Date.now());
-    const isDead = this.health.state() === 'dead' && this.reports >= failuresThatCount;
+    const totals = totalsOf(view, cell.name);
+    this.hasLived ||= totals.requests > totals.errors;
+    this.answered.note(totals, Date.now());
+    const isDead = this.hasLived && this.health.state() === 'dead' && this.reports >= failuresThatCount;
     if (!isDead || this.answered.contradicts('dead', Date.now()) || shareOf(view, cell.name) === 0) return;
     if (Date.now() - this.toldMs >= tellEveryMs) await this.tellDead();
   }

@@ -122,7 +122,8 @@ export class SyntheticCellManager {
       const rested = await this.store.restCell(cell.name, cell.owner);
       return rested ?? { ...cell, state: 'retired', owner: null };
     } catch (error) {
-      if (isIdle) await this.begin(cell, cell.owner!);
+      // Refused for good it goes on serving this failover; anything else is tried again.
+      if (isIdle && error instanceof RefusedError) await this.begin(cell, cell.owner!);
       throw error;
     }
   }

@@ -87,15 +87,18 @@ const fewestInFlight = 16;
 const fewestProbes = 64;
 /** Of the objective that a request may spend waiting: what waits longer is late by the time it has been answered too. */
 const waitingPart = 0.75;
+/** A cell that stands still for as long (its memory is tidied, its machine is busy) is not overload. */
+const pauseMs = 1000;
 
 /**
  * Requests in flight above which Envoy sheds load, so that an overloaded survivor answers most callers in time rather than
- * all of them late. By Little's law what the cells answer in `waitingPart` of the objective when one of them is gone.
+ * all of them late. By Little's law what the cells but one answer in `waitingPart` of the objective, or in a pause: the limit
+ * is one for all cells, and what waits for one that stands still must not keep callers from the others.
  */
 export function inFlightLimit(service: ServiceDocument, { declaredCells, requestsPerSecond }: ServiceSize): number {
   const surviving = Math.max(1, declaredCells.length - 1) / Math.max(1, declaredCells.length);
-  const waiting = (waitingPart * surviving * requestsPerSecond * service.slo.latencyMs) / 1000;
-  return Math.max(fewestInFlight, Math.ceil(waiting));
+  const waitingMs = Math.max(waitingPart * service.slo.latencyMs, pauseMs);
+  return Math.max(fewestInFlight, Math.ceil((surviving * requestsPerSecond * waitingMs) / 1000));
 }
 
 function edsCluster(name: string, service: ServiceDocument): EnvoyMessage {

@@ -3,7 +3,7 @@ import { reconciliation } from '../../activities/reconcile';
 import type { CellShare } from '../../blueprints/records';
 import { SyntheticCellManager } from '../../cells/manager';
 import { CloudProvider } from './cloud-provider';
-import { activityOfDeed, sideEffects, type Deed, type Effect } from './side-effects';
+import { activityOfDeed, sideEffects, undoings, type Deed, type Effect } from './side-effects';
 import type { Left, Story } from './stories';
 import { untilPublished } from './published';
 import { callEveryMs } from './services';
@@ -189,7 +189,9 @@ function judgeEffects(trial: Trial, expected: Expected, demand: Demand): void {
   const { journal } = trial;
   for (const deed of new Set(journal.map((w) => w.deed))) {
     // Reconciliation and drills have activities of their own.
-    const known = (sideEffects as Record<string, readonly Effect[]>)[activityOfDeed(deed as Deed)];
+    const activity = activityOfDeed(deed as Deed);
+    const listed = (sideEffects as Record<string, readonly Effect[]>)[activity];
+    const known = listed && [...listed, ...(undoings[activity] ?? [])];
     const done = new Set(journal.filter((w) => w.deed === deed && w.effect !== 'itself').map((w) => w.effect));
     for (const effect of done) demand(!known || known.includes(effect as Effect), `${deed} did ${effect}, unlisted`);
   }

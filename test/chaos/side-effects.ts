@@ -123,6 +123,12 @@ export const sideEffects: Record<ActivityName, readonly Effect[]> = {
   saveDossier: ['store.saveDossier'],
 };
 
+/** What an activity does only to undo what it began, when a later call was refused: no row kills in it. */
+export const undoings: Partial<Record<ActivityName, readonly Effect[]>> = {
+  // A cell that was laid idle and may not rest after all is woken.
+  restAtIdle: ['provider.ensure'],
+};
+
 /** An activity, or a shift for one purpose: each is a step of its own for whoever is killed in it. */
 export type Deed = Exclude<ActivityName, 'shiftTraffic'> | `shiftTraffic(${ShiftPurpose})`;
 

@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import { randomBytes } from 'node:crypto';
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdtempSync,
   readFileSync,
@@ -79,7 +80,10 @@ describe('Cells with identities', function () {
     provider = new ProcessProvider({ stateDir: join(dir, 'cells'), graceMs: 2_000, ownTls: identities.ownTls, user });
     manager = new SyntheticCellManager(store, provider, undefined, {}, identities);
 
-    const program = join(packageRoot, 'dist/test/support/mtls-cell-server.js');
+    // Where a user of its own can read it, wherever this checkout lies.
+    const program = join(dir, 'mtls-cell-server.js');
+    copyFileSync(join(packageRoot, 'dist/test/support/mtls-cell-server.js'), program);
+    chmodSync(program, 0o644);
     const command = [process.execPath, program, '--port', '{port}', '--name', '{instance}', '--lies', liesFile];
     await store.apply([
       serviceDocument({

@@ -12,6 +12,7 @@ import { DataGate, OwnsDataError, type Move, type Verdict } from '../../cells/da
 import type { DataSync, Lag } from '../../cells/data-sync/data-sync';
 import { dataSyncOf } from '../../cells/data-sync/of-blueprint';
 import type { Observation, ShiftRequest, ShiftResult, WatchRequest } from '../../workflows/steps';
+import { serviceDocument } from '../support/documents';
 import { quietRuntime } from '../support/failover-bench';
 
 /** A data sync that does as it is told and writes down what it was asked. */
@@ -271,7 +272,9 @@ describe('A synthetic cell on trial that hands writes on to a source which has j
       store: {
         blueprint: async () => ({ spec: { capacity: { requestsPerSecond: 100 } } }),
         cell: async () => ({ instances: [{ name: 'shop-a-1', address: '127.0.0.1', port: 1 }] }),
+        service: async () => ({ spec: serviceDocument() }),
       },
+      cells: {},
       traffic: {
         getTraffic: async () => ({
           ...{ service: 'shop', epoch: 7, proxies: ['envoy'] },
