@@ -44,11 +44,14 @@ export async function applyDocuments(trx: Trx, documents: Document[], placeOf: P
 async function readKnown(trx: Trx): Promise<Known> {
   const services = await trx.selectFrom('services').selectAll().execute();
   const cells = await trx.selectFrom('cells').selectAll().execute();
-  const blueprints = await trx.selectFrom('blueprints').select('name').distinct().execute();
+  const versions = await trx.selectFrom('blueprints').selectAll().orderBy('version', 'desc').execute();
+  const used = new Set(cells.map((cell) => `${cell.blueprint_name} ${cell.blueprint_version}`));
+  const newest = new Map(versions.toReversed().map((row) => [row.name, row.version]));
+  const needed = versions.filter(({ name, version }) => used.has(`${name} ${version}`) || newest.get(name) === version);
   return {
     services: services.map(serviceRecord),
     cells: cells.map(cellRecord),
-    blueprints: new Set(blueprints.map(({ name }) => name)),
+    blueprints: needed.map(blueprintVersion),
   };
 }
 

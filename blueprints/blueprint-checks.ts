@@ -32,6 +32,7 @@ export function blueprintProblems(document: unknown): BlueprintProblem[] {
     ...clearSecrets(words, variables),
     ...secretReferences(words, variables, secrets),
     ...escapes(words, variables, workingDirectory, secrets),
+    ...fileBounds(object(object(security)['files']), workingDirectory, secrets),
     ...requestEscapes(list(warmUp), object(readiness)),
     ...impossible(object(resources), object(network)),
     ...egress(list(object(network)['egress'])),
@@ -126,6 +127,30 @@ function escapes(
   return problems;
 }
 
+/** A cell that must not see what it needs would fail without saying why. */
+function fileBounds(files: Raw, workingDirectory: unknown, secrets: readonly Raw[]): BlueprintProblem[] {
+  const problems: BlueprintProblem[] = [];
+  const paths = (field: string) => list(files[field]).map((path) => (typeof path === 'string' ? path : ''));
+  const hidden = paths('hidden');
+  const within = (path: string) => hidden.find((folder) => path === folder || path.startsWith(`${folder}/`));
+  for (const field of ['writable', 'hidden'])
+    paths(field).forEach((path, index) => {
+      if (climbs(path)) problems.push({ path: ['security', 'files', field, index], reason: 'must not hold ".."' });
+    });
+  const check = (path: (string | number)[], needed: unknown) => {
+    const folder = typeof needed === 'string' ? within(needed) : undefined;
+    if (folder !== undefined) problems.push({ path, reason: `lies in ${folder}, which security.files.hidden hides` });
+  };
+  paths('writable').forEach((path, index) => check(['security', 'files', 'writable', index], path));
+  if (hidden.includes('{dir}'))
+    problems.push({ path: ['security', 'files', 'hidden'], reason: 'must not hold {dir}, which is always there' });
+  check(['image', 'workingDirectory'], workingDirectory);
+  secrets.forEach(({ from }, index) => {
+    if (typeof from === 'string') check(['security', 'secrets', index, 'from'], from.replace(/^file:/, ''));
+  });
+  return problems;
+}
+
 /** Paths of requests: what a cell is asked must be what the blueprint names, whatever a server makes of dots. */
 function requestEscapes(warmUp: readonly unknown[], readiness: Raw): BlueprintProblem[] {
   const problems: BlueprintProblem[] = [];
@@ -133,7 +158,11 @@ function requestEscapes(warmUp: readonly unknown[], readiness: Raw): BlueprintPr
     if (typeof value === 'string' && (climbs(value) || /%2e%2e|\s/i.test(value)))
       problems.push({ path, reason: 'must be a plain path of a request, without ".." and blanks' });
   };
-  warmUp.forEach((step, index) => check(['warmUp', index, 'path'], object(step)['path']));
+  warmUp.map(object).forEach(({ path, paths, counters }, index) => {
+    check(['warmUp', index, 'path'], path);
+    check(['warmUp', index, 'counters'], counters);
+    list(paths).forEach((each, n) => check(['warmUp', index, 'paths', n], each));
+  });
   check(['readiness', 'path'], readiness['path']);
   return problems;
 }

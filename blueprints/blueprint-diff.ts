@@ -52,6 +52,18 @@ const strictness = ['none', undefined, 'filter', 'strict'];
 const filter: Judge = (from, to) =>
   strictness.indexOf(to as string) < strictness.indexOf(from as string) ? 'weaker' : 'stronger';
 
+/** Of bounds of files: more that can be written or seen is weaker, whatever else is stronger. */
+const bounds: Judge = (from, to) => {
+  if (to === undefined) return 'weaker';
+  if (from === undefined) return 'stronger';
+  const [before, after] = [from as FileBounds, to as FileBounds];
+  const writable = allowances(before.writable, after.writable);
+  // What is hidden is the reverse of what is allowed.
+  const hidden = allowances(after.hidden, before.hidden);
+  return [writable, hidden].includes('weaker') ? 'weaker' : 'stronger';
+};
+type FileBounds = NonNullable<BlueprintDocument['security']['files']>;
+
 /** What a path is about; a part is compared as a whole, its deepest parts where nothing stands here. */
 const judged: Record<string, [BlueprintDifference['matters'], Judge]> = {
   'network.address': ['protection', listening],
@@ -59,6 +71,7 @@ const judged: Record<string, [BlueprintDifference['matters'], Judge]> = {
   'security.user': ['protection', user],
   'security.identity': ['protection', other],
   'security.secrets': ['protection', other],
+  'security.files': ['protection', bounds],
   'security.capabilities': ['protection', allowances],
   'security.noNewPrivileges': ['protection', demanded],
   'security.seccomp': ['protection', filter],

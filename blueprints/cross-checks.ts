@@ -1,6 +1,6 @@
 /** Whether documents fit together and to what the store already holds, decided without a database. */
 import { blueprintProblems } from './blueprint-checks';
-import type { CellRecord, ServiceRecord } from './records';
+import type { BlueprintVersion, CellRecord, ServiceRecord } from './records';
 import type { BlueprintDocument, CellDocument, Document, ServiceDocument } from './schema';
 
 /** Something that cannot be accepted: where (index of the document, path within it) and why. */
@@ -14,7 +14,8 @@ export interface Problem {
 export interface Known {
   services: ServiceRecord[];
   cells: CellRecord[];
-  blueprints: ReadonlySet<string>;
+  /** The newest version of each, and those that cells were made from. */
+  blueprints: BlueprintVersion[];
 }
 
 interface Placed<T> {
@@ -44,14 +45,22 @@ export function crossCheck(documents: Document[], known: Known): Problem[] {
   const serviceOf = new Map(known.cells.map((cell) => [cell.name, cell.service]));
   for (const { spec } of cells) serviceOf.set(spec.name, spec.service);
   const serviceNames = new Set([...known.services.map(({ name }) => name), ...services.map(({ spec }) => spec.name)]);
-  const blueprintNames = new Set([...known.blueprints, ...blueprints.map(({ spec }) => spec.name)]);
+  const blueprintNames = new Set([
+    ...known.blueprints.map(({ name }) => name),
+    ...blueprints.map(({ spec }) => spec.name),
+  ]);
 
   for (const service of services) problems.push(...checkService(service, serviceOf, known));
   problems.push(...checkListeners(services, known));
   for (const cell of cells) problems.push(...checkCell(cell, serviceNames, blueprintNames, known));
   problems.push(...checkAddresses(cells, known));
   for (const blueprint of blueprints) problems.push(...checkBlueprint(blueprint));
-  for (const blueprint of blueprints) problems.push(...checkIdentity(blueprint, { services, cells, known }));
+  for (const blueprint of blueprints) {
+    const using = servicesUsing(blueprint.spec.name, { services, cells, known });
+    problems.push(...checkIdentity(blueprint, using), ...checkMirroring(blueprint, using));
+  }
+  for (const service of services)
+    problems.push(...checkStoredPlans(service, cells, new Set(blueprints.map(({ spec }) => spec.name)), known));
   return problems.sort((a, b) => a.document - b.document);
 }
 
@@ -190,23 +199,26 @@ function checkAddresses(cells: Placed<CellDocument>[], known: Known): Problem[] 
   return problems;
 }
 
-/** Envoy sends nothing to a cell that is not who it expects, and such a cell answers nobody who is not certified. */
-function checkIdentity(
-  { document, spec }: Placed<BlueprintDocument>,
+/** The services, as they will be, that have a cell of the blueprint. */
+function servicesUsing(
+  blueprint: string,
   { services, cells, known }: { services: Placed<ServiceDocument>[]; cells: Placed<CellDocument>[]; known: Known },
-): Problem[] {
-  const { identity } = spec.security;
-  if (!identity) return [];
+): ServiceDocument[] {
   const declared = new Set(cells.map(({ spec: { name } }) => name));
-  const before = known.cells.filter((cell) => !declared.has(cell.name) && cell.blueprint.name === spec.name);
-  const now = cells.filter((cell) => cell.spec.blueprint === spec.name).map((cell) => cell.spec);
+  const before = known.cells.filter((cell) => !declared.has(cell.name) && cell.blueprint.name === blueprint);
+  const now = cells.filter((cell) => cell.spec.blueprint === blueprint).map((cell) => cell.spec);
   const specs = new Map(known.services.map((service) => [service.name, service.spec]));
   for (const service of services) specs.set(service.spec.name, service.spec);
+  return [...new Set([...before, ...now].map(({ service }) => service))].flatMap((name) => specs.get(name) ?? []);
+}
+
+/** Envoy sends nothing to a cell that is not who it expects, and such a cell answers nobody who is not certified. */
+function checkIdentity({ document, spec }: Placed<BlueprintDocument>, using: ServiceDocument[]): Problem[] {
+  const { identity } = spec.security;
+  if (!identity) return [];
   const said = (name: { kind: string; value: string }) => `${name.kind}:${name.value}`;
-  return [...new Set([...before, ...now].map(({ service }) => service))].flatMap((name) => {
-    const service = specs.get(name);
-    if (!service) return [];
-    const who = `the proxies of service ${name}`;
+  return using.flatMap((service) => {
+    const who = `the proxies of service ${service.name}`;
     const reasons: string[] = [];
     if (!service.tls) reasons.push(`${who} speak to its cells without TLS: give it tls with this subjectAltName`);
     else {
@@ -218,6 +230,57 @@ function checkIdentity(
     }
     return reasons.map((reason) => ({ document, path: ['security', 'identity'], reason }));
   });
+}
+
+/** A step that waits for what is never sent. */
+function checkMirroring({ document, spec }: Placed<BlueprintDocument>, using: ServiceDocument[]): Problem[] {
+  return spec.warmUp.flatMap(({ kind }, index) =>
+    using
+      .filter(({ mirror }) => kind === 'mirror' && mirror.percent === 0)
+      .map(({ name }) => ({
+        document,
+        path: ['warmUp', index],
+        reason: `waits for copies of requests, and service ${name} mirrors none: give it mirror.percent above 0, or leave the step out`,
+      })),
+  );
+}
+
+/** As `checkMirroring`, for plans that the store holds already and a service that mirrors no more. */
+function checkStoredPlans(
+  { document, spec: service }: Placed<ServiceDocument>,
+  cells: Placed<CellDocument>[],
+  givenAnew: ReadonlySet<string>,
+  known: Known,
+): Problem[] {
+  if (service.mirror.percent > 0) return [];
+  const declared = new Set(cells.map(({ spec: { name } }) => name));
+  // A cell that is not applied keeps its version, also where its blueprint is given anew.
+  const kept = known.cells
+    .filter(({ name, service: of, role }) => of === service.name && role !== 'synthetic' && !declared.has(name))
+    .map(({ name, blueprint }) => ({ cell: name, blueprint: storedVersion(known, blueprint.name, blueprint.version) }));
+  const now = cells
+    .filter(({ spec }) => spec.service === service.name && !givenAnew.has(spec.blueprint))
+    .map(({ spec }) => ({ cell: spec.name, blueprint: storedVersion(known, spec.blueprint) }));
+  return [...kept, ...now].flatMap(({ cell, blueprint }) =>
+    (blueprint?.spec.warmUp ?? []).flatMap(({ kind }, index) =>
+      kind === 'mirror'
+        ? [
+            {
+              document,
+              path: ['mirror', 'percent'],
+              reason: `is 0, and warmUp.${index} of version ${blueprint!.version} of blueprint ${blueprint!.name}, which ${cell} has, waits for copies of requests: leave it above 0, or apply ${cell} with a blueprint without that step`,
+            },
+          ]
+        : [],
+    ),
+  );
+}
+
+/** The newest where no version is named. */
+function storedVersion({ blueprints }: Known, name: string, version?: number): BlueprintVersion | undefined {
+  const versions = blueprints.filter((each) => each.name === name);
+  if (version !== undefined) return versions.find((each) => each.version === version);
+  return versions.sort((a, b) => b.version - a.version)[0];
 }
 
 function checkBlueprint({ document, spec }: Placed<BlueprintDocument>): Problem[] {

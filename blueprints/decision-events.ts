@@ -16,7 +16,7 @@ export const decisionEventSchema = z.strictObject({
   data: z
     .looseObject({
       service: z.string(),
-      cell: z.string().describe('The source cell; of a finding, the cell that was found.'),
+      cell: z.string().describe('The source cell; of a finding and of the pool, the cell that was found or made.'),
       by: z.string().describe('Workflow id.'),
       drill: z.boolean().describe('True: a practice prediction. It says nothing about the health of the cell.'),
       what: z.string().describe('One sentence for a person.'),
@@ -26,7 +26,8 @@ export const decisionEventSchema = z.strictObject({
       'phase: phase, before, why, risk, syntheticCell, sourceBp, syntheticBp, epoch. plan: plan, before, canaryBp, why. ' +
         'guard: guard (null: none any more; split: the load balancer refused a change), reach, why, liftable, before. ' +
         'page: why, phase. override: accepted, override, phase. ' +
-        'outcome: outcome, reason, startedAt, changes. finding and mending: finding, mend, done. drill: result, reason, failover.',
+        'outcome: outcome, reason, startedAt, changes. finding and mending: finding (orphan: with provider; drift: with blueprint, path, matters), mend, done. drill: result, reason, failover. ' +
+        'pool: result (idle, taken, not-made), source, reason, retryAt, evidence.',
     ),
 });
 

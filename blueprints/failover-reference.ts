@@ -130,7 +130,7 @@ ${planKinds.map((kind) => `| \`${kind}\` | ${planTexts[kind]} |`).join('\n')}
 ## A failure that nobody predicted
 
 Beside the prediction a failure detector makes the health checks of every declared cell of services with autonomy \`advise\` or
-more, twice per interval; of cells that speak HTTP/2, or TLS without an identity of their blueprint's, it asks whether they accept
+more, twice per interval; of cells that speak TLS without an identity of their blueprint's, and of gRPC servers without a health service, it asks whether they accept
 connections. A cell that has been seen to work is dead once none of its instances has answered ${failuresThatCount} times in a row and load
 reports show no caller answered by it; while it has a share the detector starts the failover, or tells the one that is under way. A stand-in is then made, warmed and armed without a plan or a canary, and
 takes all in one change. There is one detector, kept by the workflow \`failure-detection\`; one that dies is replaced within seconds.

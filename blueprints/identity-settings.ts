@@ -13,7 +13,9 @@ const issuerSchema = z.discriminatedUnion('kind', [
       .string()
       .min(1)
       .optional()
-      .describe('Whom certificates are to lead to. Left out: the authority in certificateFile.'),
+      .describe(
+        'The root that certificates are to lead to, PEM. Left out: the authority in certificateFile, which then has to be a root.',
+      ),
   }),
   z.strictObject({
     kind: z.literal('command'),
@@ -27,7 +29,7 @@ const issuerSchema = z.discriminatedUnion('kind', [
       .default({})
       .describe('Beside PATH, HOME and CERTIFICATE_NAME, CERTIFICATE_NAME_KIND, CERTIFICATE_LIFETIME_S.'),
     timeoutS: z.number().min(0.1).max(600).default(30).describe('Of one call.'),
-    trustFile: z.string().min(1).describe('Whom certificates are to lead to, PEM.'),
+    trustFile: z.string().min(1).describe('The root that certificates are to lead to, PEM; while roots change, both.'),
   }),
 ]);
 
@@ -37,7 +39,13 @@ export const identitySettingsSchema = z.strictObject({
     .default('.runs/identities')
     .describe('Where the keys and certificates of cells lie, a folder for each instance, of the user it runs as.'),
   issuer: issuerSchema.describe('local: signs with a key in a file. command: a command of your own signs.'),
-  lifetimeS: z.number().min(2).default(86_400).describe('How long a certificate lives. It is renewed at half of that.'),
+  lifetimeS: z
+    .number()
+    .min(2)
+    .default(86_400)
+    .describe(
+      'How long a certificate lives at most: none that holds longer is taken. It is renewed at half of its life.',
+    ),
   client: z
     .strictObject({ kind: z.enum(['dns', 'uri']), value: z.string().min(1) })
     .default({ kind: 'dns', value: 'understudy' })

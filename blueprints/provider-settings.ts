@@ -12,6 +12,12 @@ export const processProviderSchema = z
       .describe(
         'User of the cells whose blueprint names none, for which Understudy must be root: an account, or `allocate` for a user number of each instance’s own. Left out: the user that Understudy runs as.',
       ),
+    egress: z
+      .enum(['record', 'enforce'])
+      .default('record')
+      .describe(
+        'enforce: the packet filter of the machine (iptables) keeps each instance to network.egress of its blueprint, all of them, those with nothing in it too. Needs root and cells of user `allocate`.',
+      ),
   })
   .prefault({});
 
@@ -57,6 +63,22 @@ export const cellSettingsSchema = z
       .describe(
         'A synthetic cell that no worker has renewed for as long, and that the store does not know, is an orphan.',
       ),
+    poolEveryS: z
+      .number()
+      .min(1)
+      .default(60)
+      .describe(
+        'Seconds between looks at whether a service lacks an idle cell; after a failure the next attempt waits as long, then twice as long each time, up to 900 s.',
+      ),
+    lookEveryS: z
+      .number()
+      .min(1)
+      .default(900)
+      .describe('Seconds between looks for orphans, and for drift between declared cells and their blueprints.'),
+    sweep: z
+      .enum(['look', 'remove'])
+      .default('look')
+      .describe('look: orphans are found and told. remove: they are removed, as by `understudy cells sweep --remove`.'),
     identity: identitySettingsSchema
       .optional()
       .describe('Needed where a blueprint gives its cells an identity (security.identity).'),

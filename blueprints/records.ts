@@ -27,6 +27,30 @@ export interface CellRecord {
   sourceCell: string | null;
   /** The failover (workflow id) that holds the synthetic cell; null when nobody does. */
   owner: string | null;
+  /** How it rests; left out once it has been woken and is ready. */
+  rest?: CellRest;
+}
+
+/** How an idle cell waits, and why so. `running`: it could not be laid idle, or keeps data. */
+export interface CellRest {
+  how: 'frozen' | 'stopped' | 'running';
+  why: string;
+}
+
+/** Where the processes of a synthetic cell were started from: nothing, or a rest for which they had been ended. */
+export type StartedFrom = 'nothing' | 'stopped';
+
+/** One start of a synthetic cell's processes. */
+export interface CellStart {
+  cell: string;
+  from: StartedFrom;
+  /** From asking the provider until all instances were ready. */
+  readyMs: number;
+  /**
+   * What the steps of its warm-up plan took after that whose length is the cell's doing, over all runs of the plan; null:
+   * it has not been warm since.
+   */
+  warmMs: number | null;
 }
 
 export interface CellShare {

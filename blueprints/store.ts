@@ -6,22 +6,27 @@ import type { Dossier } from '../workflows/messages';
 import { appliedChange, changeTraffic } from './change-traffic';
 import { applyDocuments, documentPlace, type PlaceOf } from './apply-documents';
 import { AuditTable } from './audit';
+import { cellStarts, recordStart, recordWarmUp } from './cell-starts';
 import { ChangeFeed, notify, type ChangeListener } from './change-feed';
 import { openPool, type ConnectOptions } from './connection';
 import { newestDecisions, publishDecisions, recordDecisions } from './decision-log';
 import { enterLedger, ledgerEntry, ledgerLines, type LedgerLine } from './ledger';
 import { fleetStop, resumeFleet, stopFleet } from './fleet-stop';
+import { lastLook, saveLook, type Looked, type Looks } from './looks';
 import { migrations } from './migrations';
 import {
   RefusedError,
   type AppliedChange,
   type BlueprintVersion,
   type CellRecord,
+  type CellRest,
+  type CellStart,
   type CellState,
   type DocumentChange,
   type FleetStop,
   type ServiceRecord,
   type SplitLease,
+  type StartedFrom,
   type TrafficChange,
   type TrafficState,
 } from './records';
@@ -49,6 +54,12 @@ export interface CellChange {
   state?: CellState;
   instances?: Instance[];
   owner?: string | null;
+  /** Null: it does not rest any more. */
+  rest?: null;
+  /** Its processes have been started, and were all ready after so long. */
+  started?: { from: StartedFrom; readyMs: number };
+  /** A run of its warm-up plan has ended. */
+  warmedUp?: { tookMs: number; isWarm: boolean };
 }
 
 export interface IdleCell {
@@ -225,8 +236,8 @@ export class ConfigurationStore {
   }
 
   /**
-   * A synthetic cell for this failover: the one it owns, else an idle one of the same service and blueprint version,
-   * else a new row in state `provisioning`. Asked again, it answers the same cell.
+   * A synthetic cell for this failover: the one it owns, else an idle one of the same service and blueprint version, else
+   * one that is being made for the pool, else a new row in state `provisioning`. Asked again, it answers the same cell.
    */
   async acquireSyntheticCell(request: AcquireSyntheticCell): Promise<AcquiredCell> {
     return this.db.transaction().execute((trx) => acquireSyntheticCell(trx, request));
@@ -251,11 +262,14 @@ export class ConfigurationStore {
           ...(change.state !== undefined && change.state !== before.state && { state_since: sql<Date>`now()` }),
           ...(change.instances !== undefined && { instances: jsonb(change.instances) }),
           ...(change.owner !== undefined && { owner: change.owner }),
+          ...(change.rest !== undefined && { rest: change.rest }),
           name,
         })
         .where('name', '=', name)
         .returningAll()
         .executeTakeFirstOrThrow();
+      if (change.started) await recordStart(trx, after, change.started);
+      if (change.warmedUp) await recordWarmUp(trx, after, change.warmedUp);
       await notify(trx, before.service);
       return cellRecord(after);
     });
@@ -264,9 +278,15 @@ export class ConfigurationStore {
   /**
    * Lets go of a synthetic cell: `idle`, nobody's. Refused while the split gives it a share. If the cell is no longer
    * `owner`'s, that has been done before: answered is what is there, undefined if the cell has been retired since.
+   * `rest`: how it lies, for people and for whoever wakes it.
    */
-  async restCell(name: string, owner: string | null): Promise<CellRecord | undefined> {
-    return this.db.transaction().execute((trx) => restCell(trx, name, owner));
+  async restCell(name: string, owner: string | null, rest?: CellRest): Promise<CellRecord | undefined> {
+    return this.db.transaction().execute((trx) => restCell(trx, name, owner, rest));
+  }
+
+  /** How long the latest starts of synthetic cells of this version of a blueprint took, the newest first. */
+  async cellStarts(blueprint: { name: string; version: number }): Promise<CellStart[]> {
+    return cellStarts(this.db, blueprint);
   }
 
   /**
@@ -283,6 +303,14 @@ export class ConfigurationStore {
     work: () => Promise<void>,
   ): Promise<string | undefined> {
     return this.db.transaction().execute(async (trx) => await whileUnknown(trx, subject, work));
+  }
+
+  /** Does the work while nobody else does any of this name, in any process. */
+  async oneAtATime<T>(name: string, work: () => Promise<T>): Promise<T> {
+    return this.db.transaction().execute(async (trx) => {
+      await sql`select pg_advisory_xact_lock(hashtextextended(${name}, 0))`.execute(trx);
+      return work();
+    });
   }
 
   /** Forgets a retired cell once its provider has nothing left of it. */
@@ -337,6 +365,15 @@ export class ConfigurationStore {
   /** The newest first. */
   async decisions(service?: string, limit = 100): Promise<Decision[]> {
     return newestDecisions(this.db, service, limit);
+  }
+
+  /** Keeps what a look at the cells found, in the place of the last one of its kind. */
+  async saveLook<K extends keyof Looks>(kind: K, found: Looks[K]): Promise<void> {
+    await saveLook(this.db, kind, found);
+  }
+
+  async lastLook<K extends keyof Looks>(kind: K): Promise<Looked<K> | undefined> {
+    return lastLook(this.db, kind);
   }
 
   /** The dossier of one run of a failover, or of its newest run. */

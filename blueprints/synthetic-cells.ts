@@ -1,8 +1,9 @@
 /** Who has which synthetic cell: acquisition, rest and retirement, each within one transaction of the caller. */
 import { sql, type Transaction } from 'kysely';
+import { poolOwner } from '../workflows/messages';
 import { notify } from './change-feed';
 import { enterIdleTime } from './ledger';
-import { RefusedError, type CellRecord } from './records';
+import { RefusedError, type CellRecord, type CellRest } from './records';
 import type { Instance } from './schema';
 import { cellRecord, jsonb, type Tables } from './tables';
 import { lockTraffic } from './traffic-rows';
@@ -13,19 +14,24 @@ export interface AcquireSyntheticCell {
   /** The cell to stand in for. */
   source: string;
   blueprint: { name: string; version: number };
+  /** A new one, though others lie idle: for the pool. Default false. */
+  fromNothing?: boolean;
 }
 
 export interface AcquiredCell {
   cell: CellRecord;
-  /** `owned`: this failover had it already. `idle`: an idle one was taken over. `created`: a new row. */
-  from: 'owned' | 'idle' | 'created';
+  /**
+   * `owned`: this failover had it already. `idle`: an idle one was taken over. `pool`: one that is being made for the
+   * pool. `created`: a new row.
+   */
+  from: 'owned' | 'idle' | 'pool' | 'created';
 }
 
 type Trx = Transaction<Tables>;
 
 export async function acquireSyntheticCell(
   trx: Trx,
-  { failover, source, blueprint }: AcquireSyntheticCell,
+  { failover, source, blueprint, fromNothing = false }: AcquireSyntheticCell,
 ): Promise<AcquiredCell> {
   const sourceRow = await trx.selectFrom('cells').selectAll().where('name', '=', source).executeTakeFirst();
   if (!sourceRow) throw new RefusedError(`cell ${source} is not known, so no synthetic cell can stand in for it`);
@@ -43,30 +49,17 @@ export async function acquireSyntheticCell(
     .executeTakeFirst();
   if (owned) return { cell: cellRecord(owned), from: 'owned' };
 
-  const idle = await trx
-    .selectFrom('cells')
-    .selectAll()
-    .where('service', '=', service)
-    .where('role', '=', 'synthetic')
-    .where('state', '=', 'idle')
-    .where('owner', 'is', null)
-    .where('blueprint_name', '=', blueprint.name)
-    .where('blueprint_version', '=', blueprint.version)
-    .orderBy(sql`source_cell = ${source}`, 'desc')
-    .orderBy('name')
-    .limit(1)
-    .forUpdate()
-    .executeTakeFirst();
-  if (idle) {
-    await enterIdleTime(trx, idle);
+  const waiting = fromNothing ? undefined : await waitingCell(trx, { service, source, blueprint });
+  if (waiting) {
+    await enterIdleTime(trx, waiting);
     const taken = await trx
       .updateTable('cells')
       .set({ owner: failover, state: 'provisioning', state_since: sql<Date>`now()`, source_cell: source })
-      .where('name', '=', idle.name)
+      .where('name', '=', waiting.name)
       .returningAll()
       .executeTakeFirstOrThrow();
     await notify(trx, service);
-    return { cell: cellRecord(taken), from: 'idle' };
+    return { cell: cellRecord(taken), from: waiting.owner === null ? 'idle' : 'pool' };
   }
 
   const making = await trx
@@ -97,7 +90,40 @@ export async function acquireSyntheticCell(
   return { cell: cellRecord(created), from: 'created' };
 }
 
-export async function restCell(trx: Trx, name: string, owner: string | null): Promise<CellRecord | undefined> {
+/**
+ * An idle cell of this blueprint, else one that is being made for the pool: a failover comes first. Once that one is made
+ * and about to be laid idle it is nobody's but the pool's: it must not fall asleep in a failover's hands.
+ */
+async function waitingCell(
+  trx: Trx,
+  { service, source, blueprint }: { service: string } & Pick<AcquireSyntheticCell, 'source' | 'blueprint'>,
+) {
+  const suitable = trx
+    .selectFrom('cells')
+    .selectAll()
+    .where('service', '=', service)
+    .where('role', '=', 'synthetic')
+    .where('blueprint_name', '=', blueprint.name)
+    .where('blueprint_version', '=', blueprint.version)
+    .limit(1)
+    .forUpdate();
+  const idle = suitable
+    .where('state', '=', 'idle')
+    .where('owner', 'is', null)
+    .orderBy(sql`source_cell = ${source}`, 'desc')
+    .orderBy('name');
+  const inTheMaking = suitable
+    .where('state', 'in', ['provisioning', 'warming'])
+    .where('owner', '=', poolOwner(service));
+  return (await idle.executeTakeFirst()) ?? (await inTheMaking.executeTakeFirst());
+}
+
+export async function restCell(
+  trx: Trx,
+  name: string,
+  owner: string | null,
+  rest?: CellRest,
+): Promise<CellRecord | undefined> {
   const locked = await lockCellAndSplit(trx, name);
   if (!locked) return undefined;
   const { row, share } = locked;
@@ -107,7 +133,12 @@ export async function restCell(trx: Trx, name: string, owner: string | null): Pr
     throw new RefusedError(`cell ${name} carries ${share.shareBp} bp of ${row.service}: give its share back first`);
   const rested = await trx
     .updateTable('cells')
-    .set({ state: 'idle', owner: null, ...(row.state !== 'idle' && { state_since: sql<Date>`now()` }) })
+    .set({
+      state: 'idle',
+      owner: null,
+      rest: rest ? jsonb(rest) : null,
+      ...(row.state !== 'idle' && { state_since: sql<Date>`now()` }),
+    })
     .where('name', '=', name)
     .returningAll()
     .executeTakeFirstOrThrow();

@@ -7,12 +7,14 @@ import type { AuditKind } from './audit';
 import type {
   BlueprintVersion,
   CellRecord,
+  CellRest,
   CellRole,
   CellShare,
   CellState,
   ProxyRefusal,
   RequestHashes,
   ServiceRecord,
+  StartedFrom,
   TrafficState,
 } from './records';
 import {
@@ -45,6 +47,18 @@ export interface Tables {
     source_cell: Generated<string | null>;
     owner: Generated<string | null>;
     document: ColumnType<CellDocument | null, RawBuilder<CellDocument> | undefined, RawBuilder<CellDocument>>;
+    rest: ColumnType<CellRest | null, undefined, RawBuilder<CellRest> | null>;
+  };
+  cell_starts: {
+    id: Generated<string>;
+    blueprint_name: string;
+    blueprint_version: number;
+    cell: string;
+    started_from: StartedFrom;
+    ready_ms: number;
+    warm_ms: Generated<number>;
+    is_warm: Generated<boolean>;
+    at: ColumnType<Date, never, never>;
   };
   traffic: { service: string; epoch: BigInt; split: Json<CellShare[]> };
   split_changes: {
@@ -99,6 +113,7 @@ export interface Tables {
   };
   fleet_orders: { at: Timestamp; order: 'stop' | 'resume'; by: string; reason: string };
   dossiers: { failover: string; run_id: string; started_at: ColumnType<Date, string, string>; dossier: Json<Dossier> };
+  looks: { kind: string; at: Timestamp; found: Json<unknown> };
   decisions: {
     seq: Generated<string>;
     id: string;
@@ -150,6 +165,7 @@ export function cellRecord(row: Selectable<Tables['cells']>): CellRecord {
     instances: row.instances,
     sourceCell: row.source_cell,
     owner: row.owner,
+    ...(row.rest && { rest: row.rest }),
   };
 }
 

@@ -1,4 +1,5 @@
 /** `understudy apply`: brings the Configuration Data Store to what a file of documents says. */
+import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import type { DocumentChange } from '../blueprints/records';
 
@@ -19,10 +20,18 @@ export function applyCommand(): Command {
           throw error.name === 'RefusedError' ? new Error(`nothing was applied:\n${error.message}`) : error;
         });
         for (const change of changes) console.log(sentenceOf(change));
+        await tellFirstLook(file);
       } finally {
         await store.close();
       }
     });
+}
+
+/** Says what callers would meet at the instances of the file. */
+export async function tellFirstLook(file: string): Promise<void> {
+  const { parseDocuments } = await import('../blueprints/apply.js');
+  const { firstLook } = await import('../cells/first-look.js');
+  for (const sentence of await firstLook(parseDocuments(readFileSync(file, 'utf8'), file))) console.error(sentence);
 }
 
 /** `Service shop: changed policy.autonomy.` */

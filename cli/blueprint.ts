@@ -8,8 +8,10 @@ import { blueprintSchema, type BlueprintDocument } from '../blueprints/schema';
 import { loadSettings, type Settings } from '../blueprints/settings';
 import type { ConfigurationStore } from '../blueprints/store';
 import { driftOfCell, processOf, readinessPathOf, type CellDrift } from '../cells/capture/capture-cell';
+import { captureService, parseRunningCell } from '../cells/capture/capture-service';
 import { captureProcess } from '../cells/capture/captured';
 import { draftBlueprint, draftText, type Draft } from '../cells/capture/draft';
+import type { RunningCell } from '../cells/capture/draft-service';
 import { ProcessProvider } from '../cells/process-provider';
 import type { PlacedInstance } from '../cells/protection/read-back';
 import { withStore } from './temporal';
@@ -41,20 +43,46 @@ function diffCommand(): Command {
 
 function captureCommand(): Command {
   return new Command('capture')
-    .description('A draft of a blueprint from a running cell or process of this machine, as YAML with remarks.')
-    .argument('[cell]')
-    .option('--pid <pid>', 'from this process', processId)
+    .description(
+      'A draft from what runs on this machine, as YAML with remarks: of a whole service, its cells and their blueprint, or of a blueprint alone.',
+    )
+    .argument('[cell]', 'the blueprint of a cell that is in the store')
+    .option('--service <name>', 'the whole service of this name; with --cell')
+    .option('--cell <name=port,port...>', 'a cell of it and where its instances answer; once for each', runningCells)
+    .option('--listener <port>', 'where Envoy is to accept callers of the service', portNumber, 10_080)
+    .option('--pid <pid>', 'the blueprint of this process', processId)
     .option('--name <name>', "the blueprint's name (default: the cell's blueprint, or captured)")
     .option('--settings <file>', settingsHelp)
-    .action(async (cell: string | undefined, options: { pid?: number; name?: string; settings?: string }) => {
-      if ((cell === undefined) === (options.pid === undefined))
-        throw new Error('Capture what? Name a cell, or a process by --pid.');
+    .action(async (cell: string | undefined, options: CaptureOptions) => {
+      const ways = [cell, options.pid, options.service].filter((way) => way !== undefined);
+      if (ways.length !== 1 || (options.service === undefined) !== (options.cell === undefined))
+        throw new Error(
+          'Capture what? A service by --service NAME --cell NAME=PORT,PORT ..., a process by --pid, or name a cell of the store.',
+        );
+      if (options.service !== undefined)
+        return drafted(options.service, { listenerPort: options.listener, cells: options.cell! });
       const draft =
         cell === undefined
           ? await draftOfProcess(options.pid!, { name: options.name ?? 'captured' })
           : await withStoreOf(options.settings, (store, settings) => draftOfCell(store, settings, cell, options.name));
       process.stdout.write(draftText(draft));
     });
+}
+
+interface CaptureOptions {
+  service?: string;
+  cell?: RunningCell[];
+  listener: number;
+  pid?: number;
+  name?: string;
+  settings?: string;
+}
+
+/** The draft goes to standard output, what a person should know of it to standard error. */
+async function drafted(service: string, of: { listenerPort: number; cells: RunningCell[] }): Promise<void> {
+  const { text, differences } = await captureService({ service, ...of });
+  process.stdout.write(text);
+  for (const difference of differences) console.error(difference);
 }
 
 function driftCommand(): Command {
@@ -76,6 +104,20 @@ function processId(text: string): number {
   const pid = Number(text);
   if (Number.isInteger(pid) && pid > 0) return pid;
   throw new InvalidArgumentError('expected the number of a process.');
+}
+
+function portNumber(text: string): number {
+  const port = Number(text);
+  if (Number.isInteger(port) && port > 0 && port < 65_536) return port;
+  throw new InvalidArgumentError('expected the number of a port.');
+}
+
+function runningCells(text: string, before: RunningCell[] = []): RunningCell[] {
+  try {
+    return [...before, parseRunningCell(text)];
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
 }
 
 async function withStoreOf<T>(
@@ -112,7 +154,7 @@ async function draftOfProcess(pid: number, of: Omit<Parameters<typeof draftBluep
   const { listens } = captured.protection;
   const first = listens[0];
   const readinessPath = first && (await readinessPathOf(reachable(first.address), first.port));
-  return draftBlueprint({ ...of, captured, readinessPath });
+  return draftBlueprint({ ...of, captured, readinessPath, surroundings: process.env });
 }
 
 const reachable = (address: string) => ({ '0.0.0.0': '127.0.0.1', '::': '::1' })[address] ?? address;
@@ -150,7 +192,8 @@ async function driftOfCells(store: ConfigurationStore, settings: Settings, only?
   for (const cell of cells) {
     const version = await store.blueprint(cell.blueprint.name, cell.blueprint.version);
     if (!version) continue;
-    const drift = await driftOfCell(await instancesOf(cell, settings), version.spec, { askVersions: true });
+    const peers = (await store.cells(cell.service)).flatMap(({ instances }) => instances);
+    const drift = await driftOfCell(await instancesOf(cell, settings), version.spec, { askVersions: true, peers });
     found.push({ cell: cell.name, blueprint: `${version.name}@${version.version}`, ...drift });
   }
   return found;

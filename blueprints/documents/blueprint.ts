@@ -83,11 +83,33 @@ export const blueprintSchema = z.strictObject({
     .describe('What the whole cell was shown to carry within the objective.'),
   dataSync: dataSyncSchema,
   readiness: z
-    .strictObject({ path: z.string().startsWith('/').default('/healthz'), timeoutS: z.number().min(0.5).default(20) })
+    .strictObject({
+      protocol: z
+        .enum(['http/1.1', 'http/2', 'grpc'])
+        .default('http/1.1')
+        .describe(
+          "How an instance is asked. http/2: by prior knowledge, or over TLS as h2. grpc: by gRPC's health check of the whole server.",
+        ),
+      path: z.string().startsWith('/').default('/healthz').describe('Must answer 2xx; not used with grpc.'),
+      timeoutS: z.number().min(0.5).default(20),
+    })
     .prefault({}),
   warmUp: z.array(warmUpStepSchema).default([]),
   scaleDown: z
     .strictObject({
+      idle: z
+        .enum(['auto', 'frozen', 'stopped'])
+        .default('auto')
+        .describe(
+          'How a cell waits idle. frozen: its processes stand still and keep their memory; it is back in a moment, warm. stopped: they are ended, what they wrote and their ports are kept; it costs nothing, and is started again and warmed when it is needed. auto: stopped if cells of this version were started and warm within backWithinS lately, else frozen; also where nothing was measured.',
+        ),
+      backWithinS: z
+        .number()
+        .min(0)
+        .optional()
+        .describe(
+          'For idle: auto. Seconds that a cell may take to be started and, where there is a warmUp, warm, so that it rests stopped; the steps mirror and load are not counted, which take as long after a thaw. Left out: 2 for provider process, 10 for any other.',
+        ),
       keep: z
         .enum(['expected-cost', 'time'])
         .default('time')

@@ -14,7 +14,7 @@ export const networkSchema = z
       .array(z.string())
       .default([])
       .describe(
-        'Allowed host:port. A record only for provider process, which adds nothing to what the machine allows; compared with what cells really call.',
+        'Allowed host:port. Whoever is connected elsewhere when it is to be armed is not armed; with `processProvider.egress: enforce` nobody can be. Left empty: nothing is compared.',
       ),
   })
   .prefault({});

@@ -65,7 +65,14 @@ const poolSchema = z.strictObject({
   cellCostPerHour: z.number().min(0).default(0.1).describe('What a running cell costs.'),
   idleCostShare: probability
     .default(0.1)
-    .describe('What an idle cell costs, as a share of a running one. 1: an idle cell goes on running.'),
+    .describe(
+      'What an idle cell costs that keeps its memory (frozen, paused), as a share of a running one. 1: an idle cell goes on running.',
+    ),
+  stoppedCostShare: probability
+    .default(0)
+    .describe(
+      'The same where idle cells rest stopped: 0, unless what is kept of them has a price, as the disks of a cloud.',
+    ),
   failuresPerCellMonth: z
     .number()
     .min(0)

@@ -28,11 +28,33 @@ const identitySchema = z
     'Each cell has a certificate of its own and speaks TLS with nobody but whom the same authority has certified. It finds key, certificate and authorities by CELL_TLS_KEY_FILE, CELL_TLS_CERT_FILE and CELL_TLS_CA_FILE. Read back before it is armed. The settings say who issues: `cells.identity`.',
   );
 
+const filePath = z
+  .string()
+  .regex(/^(\{dir\}|\/.*[^/])$/, 'must be a whole path other than /, without a slash at its end, or {dir}');
+
+const filesSchema = z
+  .strictObject({
+    writable: z
+      .array(filePath)
+      .default([])
+      .describe(
+        'Folders and files that it may write, where their own rights let it. Beside {dir}, which it always may.',
+      ),
+    hidden: z
+      .array(filePath)
+      .default([])
+      .describe('What it must not even see, such as /root. Provider docker: folders only.'),
+  })
+  .describe(
+    'Bounds by mounts of its own: all other files are read-only. Read back before it is armed. Left out: what the rights of its user allow. Provider process must be root for that.',
+  );
+
 export const securitySchema = z
   .strictObject({
     user: z.string().min(1).optional().describe('User the cell runs as; the same for source and synthetic.'),
     identity: identitySchema.optional(),
     secrets: z.array(secretSchema).default([]).describe('References only, never values.'),
+    files: filesSchema.optional(),
     capabilities: z
       .array(z.string().regex(/^CAP_[A-Z_]+$/, 'must be a Linux capability such as CAP_NET_BIND_SERVICE'))
       .optional()

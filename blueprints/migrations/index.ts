@@ -6,6 +6,8 @@ import * as audit from './0030-audit';
 import * as replicas from './0031-replicas';
 import * as openSteps from './0032-open-steps';
 import * as changeRequests from './0033-change-requests';
+import * as looks from './0040-looks';
+import * as cellStarts from './0050-cell-starts';
 
 export const migrations: Record<string, Migration> = {
   '0001-store': store,
@@ -14,4 +16,6 @@ export const migrations: Record<string, Migration> = {
   '0031-replicas': replicas,
   '0032-open-steps': openSteps,
   '0033-change-requests': changeRequests,
+  '0040-looks': looks,
+  '0050-cell-starts': cellStarts,
 };

@@ -1,6 +1,6 @@
 /** Finds the processes of a cell on this machine, and compares them with the cell's blueprint. */
-import { lookup } from 'node:dns/promises';
 import type { BlueprintDocument } from '../../blueprints/schema';
+import { addressesOfHosts, entriesOf, type End } from '../egress';
 import { request } from '../http';
 import type { PlacedInstance } from '../protection/read-back';
 import { processListeningOn } from '../protection/read-process';
@@ -18,12 +18,23 @@ export interface CellDrift {
   drift: Drift[];
 }
 
+export interface DriftOptions {
+  askVersions?: boolean;
+  /** Where the cells of the service answer: to call them is no egress. */
+  peers?: readonly End[];
+}
+
 /** Of the instances that can be seen from here; the same drift of several is told once. */
 export async function driftOfCell(
   instances: readonly PlacedInstance[],
   blueprint: BlueprintDocument,
-  options: { askVersions?: boolean } = {},
+  options: DriftOptions = {},
 ): Promise<CellDrift> {
+  const { network } = blueprint;
+  const allowing = {
+    ...blueprint,
+    network: { ...network, egress: [...network.egress, ...entriesOf(options.peers ?? [])] },
+  };
   const addresses = await addressesOfHosts(blueprint.network.egress);
   const compared: string[] = [];
   const found = new Map<string, Drift>();
@@ -31,7 +42,7 @@ export async function driftOfCell(
     const captured = await captureInstance(instance, options);
     if (!captured) continue;
     compared.push(instance.name);
-    for (const drift of driftOf(captured, blueprint, (host) => addresses.get(host) ?? []))
+    for (const drift of driftOf(captured, allowing, (host) => addresses.get(host) ?? []))
       found.set(`${drift.path} ${drift.text}`, drift);
   }
   if (compared.length > 0 && instances.length !== blueprint.resources.instances)
@@ -50,17 +61,6 @@ async function captureInstance(
   const pid = processOf(instance);
   // It may end while it is looked at.
   return pid === undefined ? undefined : captureProcess(pid, options).catch(() => undefined);
-}
-
-async function addressesOfHosts(egress: readonly string[]): Promise<Map<string, string[]>> {
-  const hosts = [...new Set(egress.map((entry) => entry.slice(0, entry.lastIndexOf(':')).replace(/^\[|\]$/g, '')))];
-  const found = await Promise.all(
-    hosts.map(async (host): Promise<[string, string[]]> => {
-      const answers = await lookup(host, { all: true }).catch(() => []);
-      return [host, answers.map(({ address }) => address)];
-    }),
-  );
-  return new Map(found);
 }
 
 const usualPaths = ['/healthz', '/health', '/readyz', '/ready', '/livez', '/'];

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import type { ProtectionFacts } from '../protection/facts';
 import { parseStatus } from '../protection/proc-files';
 import { userOfUid } from '../protection/read-back';
-import { readCommand, readEnvironment, readProtection, socketsOf } from '../protection/read-process';
+import { readCommand, readEnvironment, readProtection } from '../protection/read-process';
 
 export interface CapturedProcess {
   pid: number;
@@ -37,7 +37,7 @@ export async function captureProcess(
   if (!existsSync('/proc/self/status'))
     throw new Error('This system has no /proc, so nothing can be seen of a process.');
   if (!existsSync(`/proc/${pid}/status`)) throw new Error(`There is no process ${pid}.`);
-  const protection = readProtection(pid, String(pid));
+  const protection = await readProtection(pid, String(pid));
   const unseen = [...protection.unseen];
   const seen = <T>(what: string, fallback: T, read: () => T): T => {
     try {
@@ -61,20 +61,13 @@ export async function captureProcess(
     protection,
     residentBytes: status.residentBytes,
     coresUsed: seen('processor time', 0, () => coresUsed(pid)),
-    calls: seen('open connections', [], () => callsOf(pid)),
+    calls: protection.calls,
     dependencies: [
       ...(askVersions ? await runtimeOf(executable) : []),
       ...seen('packages', [], () => nodePackages(executable, command, workingDirectory)),
     ],
     unseen,
   };
-}
-
-function callsOf(pid: number): { address: string; port: number }[] {
-  const sockets = socketsOf(pid);
-  const own = new Set(sockets.filter(({ state }) => state === 'listening').map(({ local }) => local.port));
-  const calls = sockets.filter(({ state, local }) => state === 'established' && !own.has(local.port));
-  return [...new Map(calls.map(({ remote }) => [`${remote.address}:${remote.port}`, remote])).values()];
 }
 
 const ticksPerSecond = 100;

@@ -1,6 +1,7 @@
 /** Writes a blueprint's draft from what was seen of a running process, and says in comments what was not. Pure. */
 import { Document, isScalar } from 'yaml';
 import { referenceName, secretArguments, whySecret } from '../../blueprints/clear-secrets';
+import { hiddenPaths, isWritable, writableFolders } from '../protection/mounts';
 import type { CapturedProcess } from './captured';
 import { isSessionVariable } from './session-variables';
 
@@ -13,6 +14,10 @@ export interface DraftOf {
   words?: { service?: string; cell?: string; instance?: string };
   /** The path that answered when it was asked; undefined: none did. */
   readinessPath?: string | undefined;
+  /** Where the service is called. Default: of several ports the one whose number it was told. */
+  port?: number;
+  /** The environment of whoever captures: what both have is more likely the machine's than the service's. */
+  surroundings?: NodeJS.ProcessEnv;
 }
 
 export interface Draft {
@@ -25,13 +30,15 @@ export interface Draft {
 
 const mib = 1_048_576;
 
-export function draftBlueprint({ name, captured, instances = 1, words = {}, readinessPath }: DraftOf): Draft {
+export function draftBlueprint(of: DraftOf): Draft {
+  const { name, captured, instances = 1, words = {}, readinessPath, surroundings = {} } = of;
   const remarks: Draft['remarks'] = [];
   const remark = (path: (string | number)[], text: string) => remarks.push([path, text]);
   const listens = [...captured.protection.listens].sort((a, b) => a.port - b.port);
   const texts = [...captured.command, ...Object.values(captured.environment)];
   // Of several sockets the one whose port it was told is the service's.
-  const main = listens.find(({ port }) => texts.some((text) => mentions(text, port))) ?? listens[0];
+  const isTold = ({ port }: { port: number }) => texts.some((text) => mentions(text, port));
+  const main = listens.find(({ port }) => port === of.port) ?? listens.find(isTold) ?? listens[0];
   const isOpen = main !== undefined && ['0.0.0.0', '::'].includes(main.address);
   const address = main === undefined || isOpen ? '127.0.0.1' : main.address;
 
@@ -53,8 +60,8 @@ export function draftBlueprint({ name, captured, instances = 1, words = {}, read
     return `${assigned}${secretWord(secret)}`;
   });
   const environment: Record<string, string> = {};
-  for (const [key, value] of Object.entries(captured.environment)) {
-    if (isSessionVariable(key)) continue;
+  const { own, shared } = apartFrom(surroundings, captured.environment);
+  for (const [key, value] of [...own, ...shared]) {
     if (whySecret(key, value) === undefined) {
       environment[key] = fill(value);
       continue;
@@ -67,14 +74,17 @@ export function draftBlueprint({ name, captured, instances = 1, words = {}, read
     remark(['image', 'environment', 'PORT'], 'not seen how it is told its port: make this so that it listens there');
   }
 
-  const { limits, uid, capabilities, noNewPrivileges } = captured.protection;
+  const { limits, uid, capabilities, noNewPrivileges, mounts } = captured.protection;
+  // Where the root is read-only somebody has bounded its files on purpose.
+  const isBounded = mounts.length > 0 && !isWritable(mounts, '/');
+  if (isBounded) remark(['security', 'files', 'writable', 0], 'as it is mounted now; {dir} is always writable');
   const residentMib = Math.ceil(captured.residentBytes / mib);
   const limitMib = limits.memoryBytes === undefined ? undefined : Math.floor(limits.memoryBytes / mib);
   const memoryLimitMib = Math.max(16, limitMib ?? Math.ceil((2 * residentMib) / 64) * 64);
   remark(
     ['resources', 'memoryLimitMib'],
     limitMib === undefined
-      ? `no limit was in force; twice the ${residentMib} MiB that it uses now`
+      ? `no limit was in force; twice the ${residentMib} MiB that it uses now; give it more if it grows under load`
       : `uses ${residentMib} MiB now`,
   );
   remark(['capacity', 'requestsPerSecond'], 'NOT SEEN: what the whole cell carries within the objective; measure it');
@@ -99,6 +109,7 @@ export function draftBlueprint({ name, captured, instances = 1, words = {}, read
     security: {
       ...(captured.user !== undefined && { user: captured.user }),
       ...(secrets.length > 0 && { secrets }),
+      ...(isBounded && { files: { writable: writableFolders(mounts), hidden: hiddenPaths(mounts) } }),
       ...(capabilities.length === 0 && { capabilities: [] }),
       ...(noNewPrivileges && { noNewPrivileges }),
     },
@@ -106,7 +117,23 @@ export function draftBlueprint({ name, captured, instances = 1, words = {}, read
     capacity: { requestsPerSecond: 1 },
     readiness: { path: readinessPath ?? '/healthz' },
   };
-  return { document, remarks, unseen: unseenOf(captured, listens, main) };
+  const unseen = unseenOf(captured, listens, main);
+  if (shared.length > 0) unseen.push(sharedText(shared.map(([key]) => key)));
+  return { document, remarks, unseen };
+}
+
+type Variables = [name: string, value: string][];
+
+/** The variables of a process without those of a session; apart from the rest what its surroundings have just so. */
+function apartFrom(surroundings: NodeJS.ProcessEnv, environment: Record<string, string>) {
+  const all: Variables = Object.entries(environment).filter(([key]) => !isSessionVariable(key));
+  const isShared = ([key, value]: Variables[number]) => surroundings[key] === value;
+  return { own: all.filter((one) => !isShared(one)), shared: all.filter(isShared) };
+}
+
+function sharedText(names: string[]): string {
+  const are = names.length === 1 ? 'variable is' : `${names.length} variables are`;
+  return `environment: the last ${are} as in the shell of this capture: delete what the service does not need (${names.join(', ')})`;
 }
 
 function unseenOf(
@@ -127,7 +154,7 @@ function unseenOf(
         ]
       : []),
     `it used ${coresUsed.toFixed(2)} cores on average; resources.cpu is left out`,
-    'rules of a firewall, files it may write, what it needs of other services, how to warm it (warmUp), how its data follow (dataSync)',
+    'rules of a firewall, files it may write by their rights, what it needs of other services, how to warm it (warmUp), how its data follow (dataSync)',
   ];
 }
 
@@ -163,10 +190,11 @@ const endText = ({ address, port }: { address: string; port: number }) =>
 /** The draft as YAML, its remarks beside the lines they are about. */
 export function draftText({ document, remarks, unseen }: Draft): string {
   const tree = new Document(document);
-  tree.commentBefore = [
-    ' A draft from what runs now. Read it through, and mend what it says it has not seen:',
-    ...unseen.map((text) => ` - ${text}`),
-  ].join('\n');
+  if (unseen.length > 0)
+    tree.commentBefore = [
+      ' A draft from what runs now. Read it through, and mend what it says it has not seen:',
+      ...unseen.map((text) => ` - ${text}`),
+    ].join('\n');
   for (const [path, text] of remarks) {
     const node: unknown = tree.getIn(path, true);
     if (isScalar(node)) node.comment = ` ${text}`;

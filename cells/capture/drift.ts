@@ -1,7 +1,9 @@
 /** What a running process does that its blueprint does not say, or the other way round. Pure. */
 import { basename } from 'node:path';
 import type { BlueprintDocument } from '../../blueprints/schema';
+import { egressAllows } from '../egress';
 import { identityVariables } from '../identity/identity-files';
+import { filesOverDemanded } from '../protection/compare-files';
 import type { CapturedProcess } from './captured';
 import { isSessionVariable } from './session-variables';
 
@@ -15,6 +17,7 @@ export interface Drift {
 }
 
 const mib = 1_048_576;
+const mostToldApart = 3;
 
 /** `addressesOf`: the addresses of a host's name, so that an open connection can be compared with `egress`. */
 export function driftOf(
@@ -76,9 +79,13 @@ function environmentDrift({ environment, unseen }: CapturedProcess, { image, sec
     else if (!fits(template, value)) add(name, `${name} has another value than the blueprint gives it`);
   }
   const ofIdentity = new Set<string>(security.identity ? Object.values(identityVariables) : []);
-  for (const name of Object.keys(environment))
-    if (!(name in image.environment) && !isSessionVariable(name) && !ofIdentity.has(name))
-      add(name, `${name} is set, the blueprint does not set it`);
+  const isUnknown = (name: string) => !(name in image.environment) && !isSessionVariable(name) && !ofIdentity.has(name);
+  const unknown = Object.keys(environment).filter(isUnknown);
+  // What a service inherits from a rich shell would hide all the rest.
+  if (unknown.length > mostToldApart) {
+    const text = `${unknown.length} variables are set that the blueprint does not set: ${unknown.join(', ')}`;
+    drifts.push({ path: 'image.environment', matters: 'function', text });
+  } else for (const name of unknown) add(name, `${name} is set, the blueprint does not set it`);
   return drifts;
 }
 
@@ -97,15 +104,7 @@ function networkDrift(
   { network }: BlueprintDocument,
   addressesOf: (host: string) => readonly string[],
 ): Drift[] {
-  const allowed = network.egress.map((entry) => {
-    const at = entry.lastIndexOf(':');
-    const host = entry.slice(0, at).replace(/^\[|\]$/g, '');
-    return { hosts: new Set([host, ...addressesOf(host)]), port: entry.slice(at + 1) };
-  });
-  const isAllowed = ({ address, port }: { address: string; port: number }) =>
-    allowed.some(
-      (one) => (one.port === '*' || one.port === String(port)) && (one.hosts.has('*') || one.hosts.has(address)),
-    );
+  const isAllowed = egressAllows(network.egress, addressesOf);
   const drifts: Drift[] = calls
     .filter((call) => !isAllowed(call))
     .map(({ address, port }) => ({
@@ -135,6 +134,8 @@ function securityDrift({ user, protection }: CapturedProcess, { security }: Blue
     add('security.capabilities', `it holds ${more.length} capabilities that the blueprint does not allow`);
   if (security.noNewPrivileges !== undefined && security.noNewPrivileges !== protection.noNewPrivileges)
     add('security.noNewPrivileges', `no_new_privs is ${protection.noNewPrivileges}, the blueprint says otherwise`);
+  if (security.files)
+    for (const { text } of filesOverDemanded(protection, security.files)) add('security.files', `it ${text}`);
   for (const secret of protection.clearSecrets) add('security.secrets', `a secret stands in clear: ${secret}`);
   return drifts;
 }

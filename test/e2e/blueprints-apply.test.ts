@@ -57,7 +57,8 @@ describe('understudy apply', function () {
     expect(await apply()).to.deep.equal({
       code: 0,
       stdout: 'Service shop: created.\nCell shop-a: created.\nCell shop-b: created.\nBlueprint shop: created.\n',
-      stderr: '',
+      stderr:
+        'Service shop: not reached from here: shop-a-1 (127.0.0.1:20101), shop-a-2 (127.0.0.1:20102), shop-b-1 (127.0.0.1:20201), shop-b-2 (127.0.0.1:20202).\n',
     });
     const again = await apply();
     expect(again.stdout.match(/: unchanged\.$/gm)).to.have.length(4);

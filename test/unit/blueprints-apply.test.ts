@@ -1,10 +1,11 @@
 /** Documents are read strictly: what is wrong is named with file, line, document, path and reason. */
 import { expect } from 'chai';
 import { parseDocuments } from '../../blueprints/apply';
-import { crossCheck } from '../../blueprints/cross-checks';
+import { crossCheck, type Known } from '../../blueprints/cross-checks';
 import { differingPaths } from '../../blueprints/paths';
 import { blueprintSchema } from '../../blueprints/schema';
 import { blueprintDocument, cellDocument, serviceDocument, shopDocuments } from '../support/documents';
+import { cellRecord } from '../support/memory-traffic-store';
 
 const service = `kind: Service
 name: shop
@@ -25,8 +26,8 @@ function refusalOf(text: string): string[] {
   throw new Error('the text was accepted');
 }
 
-const nothingKnown = { services: [], cells: [], blueprints: new Set<string>() };
-const reasons = (documents: Parameters<typeof crossCheck>[0], known = nothingKnown) =>
+const nothingKnown = { services: [], cells: [], blueprints: [] };
+const reasons = (documents: Parameters<typeof crossCheck>[0], known: Known = nothingKnown) =>
   crossCheck(documents, known).map(({ document, path, reason }) => `${document} ${path.join('.')}: ${reason}`);
 
 describe('Documents', () => {
@@ -168,6 +169,46 @@ blueprint: shop
       security: { identity: { kind: 'dns', value: 'shop' } },
     });
     expect(nameless.error?.issues[0]?.message).to.equal("must hold {cell}, which stands for the cell's name");
+  });
+
+  it('wait for copies of requests only where the service mirrors some', () => {
+    const shop = (percent: number, ...warmUp: object[]) => [
+      serviceDocument({ safeSplit: { 'shop-a': 10_000 }, mirror: { percent } }),
+      cellDocument('shop-a'),
+      blueprintDocument({ warmUp }),
+    ];
+    expect(reasons(shop(0, { kind: 'connections' }))).to.deep.equal([]);
+    expect(reasons(shop(5, { kind: 'mirror' }))).to.deep.equal([]);
+    expect(reasons(shop(0, { kind: 'connections' }, { kind: 'mirror' }))).to.deep.equal([
+      '2 warmUp.1: waits for copies of requests, and service shop mirrors none: give it mirror.percent above 0, or leave the step out',
+    ]);
+  });
+
+  it('keep a service mirroring while a cell that stays as it is waits for copies in its warm-up', () => {
+    const shop = (percent: number) => serviceDocument({ safeSplit: { 'shop-a': 10_000 }, mirror: { percent } });
+    const plan = (version: number, ...warmUp: object[]) => ({
+      ...{ name: 'shop', version },
+      spec: blueprintDocument({ warmUp }),
+    });
+    const stored = plan(1, { kind: 'connections' }, { kind: 'mirror' });
+    const known: Known = {
+      services: [{ name: 'shop', spec: shop(5) }],
+      cells: [cellRecord('shop-a', []), cellRecord('shop-a-understudy-1', [], { role: 'synthetic' })],
+      blueprints: [stored],
+    };
+    const refusal = [
+      '0 mirror.percent: is 0, and warmUp.1 of version 1 of blueprint shop, which shop-a has, waits for copies of requests: leave it above 0, or apply shop-a with a blueprint without that step',
+    ];
+    expect(reasons([shop(1)], known)).to.deep.equal([]);
+    expect(reasons([shop(0)], known)).to.deep.equal(refusal);
+    expect(reasons([shop(0), cellDocument('shop-a')], known), 'the stored plan is the newest').to.deep.equal(refusal);
+    // A new version counts for the cells that are applied with it.
+    const without = blueprintDocument({ warmUp: [{ kind: 'connections' }] });
+    expect(reasons([shop(0), without], known)).to.deep.equal(refusal);
+    expect(reasons([shop(0), without, cellDocument('shop-a')], known)).to.deep.equal([]);
+    const newer = { ...known, blueprints: [plan(2, { kind: 'connections' }), stored] };
+    expect(reasons([shop(0)], newer)).to.deep.equal(refusal);
+    expect(reasons([shop(0), cellDocument('shop-a')], newer)).to.deep.equal([]);
   });
 
   it('are compared to the deepest path that differs', () => {

@@ -107,6 +107,18 @@ capacity: { requestsPerSecond: 10 }
     expect(said({ network: { egress: ['db.internal', 'db:0', 'http://db:80/'] } })).to.have.length(3);
   });
 
+  it('cannot hide from the cell what it needs, or lead out of the files it names', () => {
+    const files = { writable: ['/srv/shop/data'], hidden: ['/srv/shop', '/etc/shop', '/home/../root'] };
+    const secrets = [{ name: 'db', from: 'file:/etc/shop/db' }];
+    expect(said({ security: { files, secrets } })).to.deep.equal([
+      'security.files.hidden[2]: must not hold ".."',
+      'security.files.writable[0]: lies in /srv/shop, which security.files.hidden hides',
+      'security.secrets[0].from: lies in /etc/shop, which security.files.hidden hides',
+    ]);
+    for (const path of ['/', 'data', '/data/'])
+      expect(() => blueprintDocument({ security: { files: { writable: [path] } } }), path).to.throw();
+  });
+
   it('gives the program the file of a secret, never the secret', () => {
     const blueprint = blueprintDocument({
       image: { command: ['x', '--key={secret:key}', '{port}'], environment: { DB_PASSWORD_FILE: '{secret:key}' } },

@@ -26,6 +26,15 @@ describe('A difference between blueprints', () => {
     expect(changes({ resources: { memoryLimitMib: 64 } })).to.deep.equal(['protection weaker: resources.processes']);
   });
 
+  it('of bounds of files is weaker where more can be written or seen, whatever else is stronger', () => {
+    const files = (writable: string[], hidden: string[]) => ({ security: { files: { writable, hidden } } });
+    const from = files(['/a'], ['/root']);
+    for (const to of [files(['/a', '/b'], ['/root', '/home']), files([], []), { security: {} }])
+      expect(changes(to, from)).to.deep.equal(['protection weaker: security.files']);
+    for (const to of [files([], ['/root']), files(['/a'], ['/root', '/home'])])
+      expect(changes(to, from)).to.deep.equal(['protection stronger: security.files']);
+  });
+
   it('turned round is stronger protection', () => {
     expect(changes(base, {})).to.have.members([
       'protection stronger: security.user',

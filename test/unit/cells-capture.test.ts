@@ -6,6 +6,9 @@ import type { BlueprintDocument } from '../../blueprints/schema';
 import type { CapturedProcess } from '../../cells/capture/captured';
 import { draftBlueprint, draftText } from '../../cells/capture/draft';
 import { driftOf } from '../../cells/capture/drift';
+import { serviceDraftText } from '../../cells/capture/draft-service';
+import { parseRunningCell } from '../../cells/capture/capture-service';
+import { parseMounts } from '../../cells/protection/mounts';
 
 const captured = (change: Partial<CapturedProcess> = {}): CapturedProcess => ({
   pid: 42,
@@ -28,6 +31,11 @@ const captured = (change: Partial<CapturedProcess> = {}): CapturedProcess => ({
       { address: '10.0.0.5', port: 8080 },
     ],
     clearSecrets: [],
+    mounts: [],
+    reachable: [],
+    secretFiles: [],
+    calls: [],
+    isEgressHeld: false,
     unseen: [],
   },
   residentBytes: 70 * 1_048_576,
@@ -40,7 +48,7 @@ const captured = (change: Partial<CapturedProcess> = {}): CapturedProcess => ({
 const textOf = (process = captured()) =>
   draftText(draftBlueprint({ name: 'shop', captured: process, words: { cell: 'shop-a' }, readinessPath: '/health' }));
 const parsed = (text: string) => parseDocuments(text, 'draft.yaml')[0] as BlueprintDocument;
-const known = { services: [], cells: [], blueprints: new Set<string>() };
+const known = { services: [], cells: [], blueprints: [] };
 
 describe('A blueprint captured from a running process', () => {
   it('is accepted as it is, whatever the process looked like', () => {
@@ -50,6 +58,25 @@ describe('A blueprint captured from a running process', () => {
       const document = parsed(textOf(process));
       expect(crossCheck([document], known)).to.deep.equal([]);
     }
+  });
+
+  it('says which files it may write where its mounts bound them', () => {
+    const mounts = parseMounts(
+      [
+        '1 0 8:1 / / ro - ext4 /dev/sda rw',
+        '2 1 8:1 / /var/lib/shop rw - ext4 /dev/sda rw',
+        '3 1 0:9 / /root ro - tmpfs x rw',
+      ].join('\n'),
+    );
+    const process = captured();
+    const { document } = draftBlueprint({
+      name: 'shop',
+      captured: { ...process, protection: { ...process.protection, mounts } },
+    });
+    expect((document['security'] as Record<string, unknown>)['files']).to.deep.equal({
+      writable: ['/var/lib/shop'],
+      hidden: ['/root'],
+    });
   });
 
   it('says command, user, address, egress and versions, with the places that change left open', () => {
@@ -87,6 +114,30 @@ describe('A blueprint captured from a running process', () => {
     expect(paths).to.deep.equal(['image.environment.API_TOKEN_FILE', 'image.environment.API_TOKEN']);
   });
 
+  it('puts what the shell of the capture has, too, at the end and says so; the value decides, not the name', () => {
+    const process = captured({ environment: { PIP_CERT: '/x', MODE: 'live', LANG: 'C' } });
+    const surroundings = { PIP_CERT: '/x', LANG: 'de' };
+    const draft = draftBlueprint({ name: 'shop', captured: process, surroundings });
+    expect(Object.keys(parsed(draftText(draft)).image.environment).slice(0, 3)).to.deep.equal([
+      'MODE',
+      'LANG',
+      'PIP_CERT',
+    ]);
+    expect(draftText(draft)).to.match(/# - environment: the last variable is as in the shell .*\(PIP_CERT\)/);
+  });
+
+  it('takes the port that was named, where it listens on several', () => {
+    const draft = draftBlueprint({ name: 'shop', captured: captured(), port: 7070 });
+    expect(draftText(draft)).to.match(/it also listens on 10\.0\.0\.5:8080/);
+  });
+
+  it('tells many variables that the blueprint does not set in one line', () => {
+    const environment = { ...captured().environment, A: '1', B: '2', C: '3', D: '4' };
+    const found = driftOf(captured({ environment }), parsed(textOf())).map(({ path }) => path);
+    expect(found.filter((path) => path === 'image.environment')).to.have.length(1);
+    expect(found.filter((path) => /\.[ABCD]$/.test(path))).to.deep.equal([]);
+  });
+
   const drifted: [string, string, Partial<CapturedProcess>][] = [
     ['another argument', 'image.command', { command: ['node', 'other.js', ...captured().command.slice(2)] }],
     ['another version', 'dependencies', { dependencies: [{ name: 'node', version: '22.1.0' }] }],
@@ -103,4 +154,46 @@ describe('A blueprint captured from a running process', () => {
       const found = driftOf(captured(change), blueprint).filter((drift) => !before.has(drift.path));
       expect(found.map((drift) => drift.path)).to.deep.equal([path]);
     });
+});
+
+describe('A service captured from its running instances', () => {
+  const cells = ['shop-a=10.0.0.5:8080,10.0.0.6:8080', 'shop-b=8081', 'shop-c=8082'].map(parseRunningCell);
+  const textFor = (healthPath: string | undefined) =>
+    serviceDraftText({
+      ...{ service: 'shop', listenerPort: 10080, cells, healthPath },
+      blueprint: draftBlueprint({ name: 'shop', captured: captured(), instances: 2, readinessPath: healthPath }),
+    });
+
+  it('is accepted as it is, observes only, and is asked for health where it answers', () => {
+    const documents = parseDocuments(textFor('/health'), 'draft.yaml');
+    expect(documents.map(({ kind, name }) => `${kind} ${name}`)).to.deep.equal([
+      'Service shop',
+      'Cell shop-a',
+      'Cell shop-b',
+      'Cell shop-c',
+      'Blueprint shop',
+    ]);
+    expect(crossCheck(documents, known)).to.deep.equal([]);
+    expect(documents[0]).to.deep.nested.include({
+      'healthCheck.path': '/health',
+      'policy.autonomy': 'observe',
+      safeSplit: { 'shop-a': 3334, 'shop-b': 3333, 'shop-c': 3333 },
+    });
+    expect(documents[1]).to.deep.include({
+      instances: [
+        { name: 'shop-a-1', address: '10.0.0.5', port: 8080 },
+        { name: 'shop-a-2', address: '10.0.0.6', port: 8080 },
+      ],
+    });
+  });
+
+  it('says so where no usual path was answered by all', () => {
+    expect(textFor(undefined)).to.match(/path: \/healthz # NOT SEEN: none of the usual paths/);
+    expect(crossCheck(parseDocuments(textFor(undefined), 'draft.yaml'), known)).to.deep.equal([]);
+  });
+
+  it('refuses a cell that names no port', () => {
+    for (const text of ['shop-a', 'shop-a=', 'shop-a=host', '=8080', 'shop-a=8080,', 'shop-a=99999'])
+      expect(() => parseRunningCell(text), text).to.throw('NAME=PORT');
+  });
 });
