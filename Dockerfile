@@ -5,7 +5,7 @@ ENV ONNXRUNTIME_NODE_INSTALL=skip
 COPY package.json package-lock.json ./
 RUN npm ci --no-audit --no-fund
 COPY . .
-RUN npx tsc -p . && npm prune --omit=dev --no-audit --no-fund
+RUN npx tsc -p . && node dist/workers/workflow-bundle.js && npm prune --omit=dev --no-audit --no-fund
 
 FROM node:22-slim
 WORKDIR /understudy

@@ -126,6 +126,16 @@ export class Cgroups {
     return limits.by === '' ? undefined : limits;
   }
 
+  /** Whether the kernel has ended a process of the group because its memory limit was reached. */
+  async ranOutOfMemory(name: string): Promise<boolean> {
+    for (const { root } of hierarchies())
+      for (const file of ['memory.events', 'memory.oom_control']) {
+        const text = await readIfThere(join(root, 'understudy', this.scope, name, file));
+        if (text !== undefined && /^oom_kill [1-9]/m.test(text)) return true;
+      }
+    return false;
+  }
+
   /** Stops every process of the group where it stands, or lets them run again. False if there is nothing that can. */
   async freeze(name: string, isFrozen: boolean): Promise<boolean> {
     for (const { root } of hierarchies()) {
@@ -164,6 +174,7 @@ export class Cgroups {
       const used = await readIfThere(join(directory, 'memory.current'));
       // The kernel answers EAGAIN when it got less back than it was asked for.
       if (used !== undefined) await writeIfThere(join(directory, 'memory.reclaim'), used).catch(() => undefined);
+      else await writeIfThere(join(directory, 'memory.force_empty'), '0').catch(() => undefined);
     }
   }
 

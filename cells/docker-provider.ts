@@ -1,11 +1,11 @@
 /** Runs the instances of cells as containers of a Docker engine, or of Podman, which answers the same requests. */
-import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import Docker from 'dockerode';
 import { RefusedError } from '../blueprints/records';
-import { filledCommand } from './command-words';
+import { containerOf } from './docker-container';
 import { DockerRecords, label, newRun, type CellLabels, type CellRecordOfEngine } from './docker-records';
 import { lastWords } from './docker-logs';
-import { giveTo, identityFilesIn, type IdentityFiles } from './identity/identity-files';
+import { giveTo, type IdentityFiles } from './identity/identity-files';
 import { chooseFreePort, isFree } from './ports';
 import {
   instanceNames,
@@ -14,6 +14,7 @@ import {
   phaseOf,
   type CellProvider,
   type CellSpec,
+  type IdleWay,
   type Limits,
   type ObservedCell,
   type ObservedInstance,
@@ -35,13 +36,11 @@ export interface DockerProviderOptions {
   ownTls?: OwnTls | undefined;
 }
 
-/** Where an instance finds the files of its identity, which it can only read. */
-const identityFolder = '/run/understudy-identity';
-/** A folder of the instance alone, in memory. */
-const ownFolder = '/run/understudy';
-const processLimit = 512;
 /** Somebody else changes the same cell again and again only if something is wrong. */
 const attempts = 20;
+/** How long another worker's creation or removal of a container may take before we give up on it, in milliseconds. */
+const othersMayTakeMs = 30_000;
+const betweenLooksMs = 50;
 
 interface EngineError {
   statusCode?: number;
@@ -76,6 +75,8 @@ export class DockerProvider implements CellProvider {
     await this.refuseWhatCannotBe(spec);
     const record = await this.recordWanted(spec);
     for (const instance of instanceNames(spec)) await this.ensureInstance(record, instance, spec.identity?.[instance]);
+    // Only now: as long as it has not run again, it rests.
+    if (record.stopped) await this.change(spec.cell, (now) => ({ ...now, stopped: [] }));
     return this.observe(spec.cell);
   }
 
@@ -90,19 +91,34 @@ export class DockerProvider implements CellProvider {
     return { ...seen, phase: phaseOf(instances), instances };
   }
 
-  /** Its containers are paused: they keep their memory, and take no time of a core. */
-  async idle(cell: string): Promise<ObservedCell> {
+  /** Its containers are paused: they keep their memory, and take no time of a core. Or they are stopped, to be started again. */
+  async idle(cell: string, how: IdleWay): Promise<ObservedCell> {
     const record = await this.known(cell);
     if (!record || record.isBeingDestroyed) throw new RefusedError(`there is no cell ${cell} that could lie idle`);
+    if (how === 'stopped') await this.stop(record);
+    else await this.pause(record);
+    return this.observe(cell);
+  }
+
+  private async pause(record: CellRecordOfEngine): Promise<void> {
     for (const name of instanceNames(record)) {
-      const container = await this.inspect(name);
+      const container = await this.inspectInstance(name);
       if (container?.State.Running && !container.State.Paused)
         await this.engine
           .getContainer(container.Id)
           .pause()
           .catch(unlessItIsSo(/already paused/));
     }
-    return this.observe(cell);
+  }
+
+  /** On record before a container hears of it, so that one that died by itself, before, is never taken for one that rests. */
+  private async stop(record: CellRecordOfEngine): Promise<void> {
+    const containers = await Promise.all(instanceNames(record).map((name) => this.inspectInstance(name)));
+    const living = containers.filter((container) => container !== undefined).filter(isLiving);
+    if (living.length === 0) return;
+    const stopped = (now: CellLabels) => [...new Set([...(now.stopped ?? []), ...living.map(({ Id }) => Id)])];
+    if (!(await this.change(record.cell, (now) => ({ ...now, stopped: stopped(now) })))) return;
+    await Promise.all(living.map(({ Id, State }) => this.stopContainer(Id, State.Status)));
   }
 
   async renew(cell: string, leaseS: number): Promise<boolean> {
@@ -160,6 +176,7 @@ export class DockerProvider implements CellProvider {
       const expiresAt = leaseS === undefined ? found?.expiresAt : leaseEnd(leaseS);
       const wanted: CellLabels = { cell, service, owner, blueprint, run: found?.run ?? newRun() };
       if (expiresAt !== undefined) wanted.expiresAt = expiresAt;
+      if (found?.stopped) wanted.stopped = found.stopped;
       const { isOurs, newest } = await this.records.follow(found, wanted);
       if (isOurs && newest) return newest;
     }
@@ -187,11 +204,31 @@ export class DockerProvider implements CellProvider {
   }
 
   private async end(id: string, state: string): Promise<void> {
+    if (state === 'running' || state === 'paused') await this.stopContainer(id, state);
+    await this.engine
+      .getContainer(id)
+      .remove({ force: true, v: true })
+      .catch(async (error: EngineError) => {
+        if (!/already in progress/i.test(error.message)) return unlessItIsSo(/no such container/i)(error);
+        // Docker says so at once, and the container can still be seen until the other worker's removal has ended.
+        await this.gone(id);
+      });
+  }
+
+  private async gone(id: string): Promise<void> {
+    const deadline = Date.now() + othersMayTakeMs;
+    while ((await this.inspect(id)) !== undefined) {
+      if (Date.now() >= deadline)
+        throw new Error(`container ${id} is being removed by somebody else for ${othersMayTakeMs / 1000} s: try again`);
+      await sleep(betweenLooksMs);
+    }
+  }
+
+  private async stopContainer(id: string, state: string): Promise<void> {
     const container = this.engine.getContainer(id);
     // A paused container hears SIGTERM only when it runs again.
     if (state === 'paused') await container.unpause().catch(unlessItIsSo(/not paused/));
-    if (state === 'running' || state === 'paused') await container.stop({ t: this.graceS }).catch(unlessItIsSo(/./));
-    await container.remove({ force: true, v: true }).catch(unlessItIsSo(/no such container|already in progress/i));
+    await container.stop({ t: this.graceS }).catch(unlessItIsSo(/./));
   }
 
   /** Starts the instance unless a container runs it. */
@@ -200,7 +237,7 @@ export class DockerProvider implements CellProvider {
     name: string,
     identity: IdentityFiles | undefined,
   ): Promise<void> {
-    let found = await this.inspect(name);
+    let found = await this.inspectInstance(name);
     if (found && found.Config.Labels[label('installation')] !== this.installation)
       throw new RefusedError(`container ${this.containerName(name)} is not Understudy's: rename or remove it`);
     if (found?.State.Paused)
@@ -211,45 +248,67 @@ export class DockerProvider implements CellProvider {
     if (found && isLiving(found) && found.Config.Labels[label('run')] === record.run) return;
     let port = Number(found?.Config.Labels[label('port')] ?? 0);
     const { address } = record.blueprint.network;
-    const isNew = found?.State.Status === 'created' && found.Config.Labels[label('run')] === record.run;
-    if (found && !isNew) {
+    const isOfRun = found?.Config.Labels[label('run')] === record.run;
+    const isNew = isOfRun && found?.State.Status === 'created';
+    // Its own container is started again, unless somebody took its port while it rested.
+    const isAtRest = isOfRun && rests(found, record) && (await isFree(address, port));
+    if (found && !isNew && !isAtRest) {
       await this.end(found.Id, found.State.Status);
       found = undefined;
     }
     if (!found) {
       // Callers keep their addresses over a restart, if nobody took the port meanwhile.
       if (port === 0 || !(await isFree(address, port))) port = await chooseFreePort(address, await this.plannedPorts());
-      await this.create(record, name, port, identity);
-      found = await this.inspect(name);
+      found = await this.made(record, name, port, identity);
     }
-    if (!found) throw new Error(`container ${this.containerName(name)} was removed while it was being made`);
     await this.startUnlessDestroyed(record, name, found.Id);
+  }
+
+  /** The instance's container, made by us or by another worker at the same moment. */
+  private async made(
+    record: CellRecordOfEngine,
+    name: string,
+    port: number,
+    identity: IdentityFiles | undefined,
+  ): Promise<Docker.ContainerInspectInfo> {
+    const deadline = Date.now() + othersMayTakeMs;
+    for (;;) {
+      await this.create(record, name, port, identity);
+      const found = await this.inspectInstance(name);
+      // Docker takes the name before the container can be seen, and frees it only after one that is being removed has gone.
+      if (found && found.State.Status !== 'removing') return found;
+      if (!(await this.isStillWanted(record))) throw destroyedMeanwhile(record);
+      if (Date.now() >= deadline)
+        throw new Error(`the name ${this.containerName(name)} is taken by a container that cannot be seen: try again`);
+      await sleep(betweenLooksMs);
+    }
+  }
+
+  private async isStillWanted(record: CellRecordOfEngine): Promise<boolean> {
+    const now = await this.records.newest(record.cell);
+    return now !== undefined && now.run === record.run && !now.isBeingDestroyed;
   }
 
   /** Whoever was slow must not bring to life what was destroyed meanwhile. */
   private async startUnlessDestroyed(record: CellRecordOfEngine, name: string, id: string): Promise<void> {
     const container = this.engine.getContainer(id);
-    const isStillWanted = async () => {
-      const now = await this.records.newest(record.cell);
-      return now !== undefined && now.run === record.run && !now.isBeingDestroyed;
-    };
-    if (await isStillWanted()) {
+    if (await this.isStillWanted(record)) {
       try {
         await container.start();
       } catch (error) {
         const { message } = error as EngineError;
         // Not a failure if another worker has just started it.
-        const now = await this.inspect(name);
+        const now = await this.inspectInstance(name);
         if (!now || !isLiving(now)) {
           await this.end(id, 'created');
           const reason = `${name} cannot be started: ${message}`;
-          throw /no such file|not found|executable/i.test(message) ? new RefusedError(reason) : new Error(reason);
+          throw isAboutItsProgram(message, record) ? new RefusedError(reason) : new Error(reason);
         }
       }
     }
-    if (await isStillWanted()) return;
+    if (await this.isStillWanted(record)) return;
     await this.end(id, 'running');
-    throw new Error(`cell ${record.cell} was destroyed while it was being made: ensure it again`);
+    throw destroyedMeanwhile(record);
   }
 
   private async create(
@@ -258,53 +317,31 @@ export class DockerProvider implements CellProvider {
     port: number,
     identity: IdentityFiles | undefined,
   ): Promise<void> {
-    const { cell, service, blueprint } = record;
-    const { image, network, security, resources } = blueprint;
-    const isOnHost = this.network === 'host';
-    const address = isOnHost ? network.address : '0.0.0.0';
-    const placement = { cell, service, instance: name, address, port, dir: ownFolder };
-    const seen = identity && identityFilesIn(identityFolder);
-    const [uid, gid = uid] = (security.user ?? '0').split(':').map(Number);
+    const { user = '0' } = record.blueprint.security;
+    const [uid, gid = uid] = user.split(':').map(Number);
     if (identity) await giveTo(identity, uid!, gid!);
-    const { command, environment } = filledCommand(blueprint, { ...placement, identity: seen });
-    const published = `${port}/tcp`;
+    const isPodman = await this.isPodman();
+    const labels = { ...this.records.written(record), [label('instance')]: name, [label('port')]: String(port) };
     try {
       await this.engine.createContainer({
+        ...containerOf(record, { instance: name, port, network: this.network, identity, isPodman }),
         name: this.containerName(name),
-        Image: image.os,
-        Entrypoint: [],
-        Cmd: command,
-        Env: Object.entries(environment).map(([key, value]) => `${key}=${value}`),
-        ...(image.workingDirectory !== undefined && { WorkingDir: image.workingDirectory }),
-        ...(security.user !== undefined && { User: security.user }),
-        ...(!isOnHost && { ExposedPorts: { [published]: {} } }),
-        Labels: { ...this.records.written(record), [label('instance')]: name, [label('port')]: String(port) },
-        HostConfig: {
-          NetworkMode: this.network,
-          ...(!isOnHost && { PortBindings: { [published]: [{ HostIp: network.address, HostPort: String(port) }] } }),
-          // No more rights than a plain process of its user has, and none to be won.
-          CapDrop: ['ALL'],
-          SecurityOpt: ['no-new-privileges'],
-          ...(identity && { Binds: [`${dirname(identity.privateKeyFile)}:${identityFolder}:ro`] }),
-          Tmpfs: { [ownFolder]: 'size=64m,mode=1777' },
-          RestartPolicy: { Name: 'no' },
-          ...(resources.enforce && {
-            Memory: resources.memoryLimitMib * 1024 * 1024,
-            PidsLimit: processLimit,
-            ...(resources.cpu !== undefined && { NanoCpus: Math.round(resources.cpu * 1e9) }),
-          }),
-        },
+        Labels: labels,
       });
     } catch (error) {
       const { statusCode, message } = error as EngineError;
       // The name is taken: another worker was faster. Docker says 409, Podman 500 with these words.
-      if (statusCode !== 409 && !/already in use/.test(message)) throw error;
+      if (statusCode === 409 || /already in use/.test(message)) return;
+      // As Docker does with more cores than it has, or too little memory.
+      if (statusCode === 400)
+        throw new RefusedError(`blueprint ${record.blueprint.name}: the engine makes no such container: ${message}`);
+      throw error;
     }
   }
 
   private async observeInstance(record: CellRecordOfEngine, name: string): Promise<ObservedInstance> {
     const { network, readiness, resources } = record.blueprint;
-    const container = await this.inspect(name);
+    const container = await this.inspectInstance(name);
     const labels = container?.Config.Labels ?? {};
     const port = Number(labels[label('port')] ?? 0);
     const seen: ObservedInstance = { name, address: network.address, port, phase: 'provisioning' };
@@ -313,20 +350,26 @@ export class DockerProvider implements CellProvider {
     const { State } = container;
     if (State.Paused) return { ...seen, phase: 'idle' };
     if (State.Status === 'created') return { ...seen, reason: 'not started yet' };
+    if (rests(container, record)) return { ...seen, phase: 'idle' };
     if (!isLiving(container)) {
       const words = await lastWords(this.engine, container.Id);
       const how = State.OOMKilled ? 'was ended for want of memory' : `ended with exit code ${State.ExitCode}`;
       const reason = `container ${container.Name.replace('/', '')} ${how}${words ? `; its last words: ${words}` : ''}`;
       return { ...seen, phase: 'failed', reason };
     }
+    if (record.stopped?.includes(container.Id)) return { ...seen, reason: 'is being laid idle, or woken' };
     const reason = await whyCellNotReady(seen, record.blueprint, this.ownTls);
     if (reason !== undefined) return { ...seen, ...unready(reason, new Date(State.StartedAt), readiness.timeoutS) };
     return { ...seen, pid: State.Pid, phase: 'ready' };
   }
 
-  private async inspect(instance: string): Promise<Docker.ContainerInspectInfo | undefined> {
+  private inspectInstance(instance: string): Promise<Docker.ContainerInspectInfo | undefined> {
+    return this.inspect(this.containerName(instance));
+  }
+
+  private async inspect(idOrName: string): Promise<Docker.ContainerInspectInfo | undefined> {
     return this.engine
-      .getContainer(this.containerName(instance))
+      .getContainer(idOrName)
       .inspect()
       .catch((error: EngineError) => {
         if (error.statusCode === 404) return undefined;
@@ -366,11 +409,47 @@ export class DockerProvider implements CellProvider {
           `blueprint ${name}: image.os: the engine has no image ${image.os}; pull or build it first`,
         );
       });
+    await this.refuseNetwork();
   }
+
+  private async refuseNetwork(): Promise<void> {
+    // Podman has ways to connect a container that are no networks of its own, and says itself what it lacks.
+    if (this.network === 'host' || (await this.isPodman())) return;
+    const inspected = this.engine.getNetwork(this.network).inspect();
+    const { Internal } = await inspected.catch((error: EngineError) => {
+      if (error.statusCode !== 404) throw error as Error;
+      throw new RefusedError(`dockerProvider.network: the engine has no network ${this.network}; create it first`);
+    });
+    // A cell that nobody can ask would never get ready.
+    if (Internal)
+      throw new RefusedError(
+        `dockerProvider.network: ${this.network} is internal, and Docker publishes no ports of such a network: name another`,
+      );
+  }
+
+  private async isPodman(): Promise<boolean> {
+    const { Components = [] } = await this.engine.version();
+    return Components.some(({ Name }) => /podman/i.test(Name));
+  }
+}
+
+function destroyedMeanwhile({ cell }: CellRecordOfEngine): Error {
+  return new Error(`cell ${cell} was destroyed while it was being made: ensure it again`);
+}
+
+/** The image has no such program. What else the engine itself lacks, somebody may mend. */
+function isAboutItsProgram(message: string, { blueprint }: CellRecordOfEngine): boolean {
+  const [program = ''] = blueprint.image.command;
+  return message.includes(program) && /no such file|not found|executable|permission denied/i.test(message);
 }
 
 function isLiving({ State }: Docker.ContainerInspectInfo): boolean {
   return State.Running || State.Paused || State.Restarting;
+}
+
+/** It has been ended so that the cell rests, and has not run again. */
+function rests(container: Docker.ContainerInspectInfo | undefined, { stopped = [] }: CellRecordOfEngine): boolean {
+  return container !== undefined && !isLiving(container) && stopped.includes(container.Id);
 }
 
 function limitsOf({ HostConfig }: Docker.ContainerInspectInfo): Limits {

@@ -21,6 +21,8 @@ export interface CellLabels {
   run: string;
   expiresAt?: string;
   isBeingDestroyed?: boolean;
+  /** Ids of the containers that were ended on purpose, so that the cell rests: decided while they ran. */
+  stopped?: readonly string[];
 }
 
 export interface CellRecordOfEngine extends CellLabels {
@@ -89,7 +91,8 @@ export class DockerRecords {
   }
 
   /** The labels that say this. */
-  written({ cell, service, owner, blueprint, run, expiresAt, isBeingDestroyed }: CellLabels): Record<string, string> {
+  written(labels: CellLabels): Record<string, string> {
+    const { cell, service, owner, blueprint, run, expiresAt, isBeingDestroyed, stopped = [] } = labels;
     return {
       [label('installation')]: this.installation,
       [label('cell')]: cell,
@@ -99,6 +102,7 @@ export class DockerRecords {
       [label('blueprint')]: JSON.stringify(blueprint),
       ...(expiresAt !== undefined && { [label('expires-at')]: expiresAt }),
       ...(isBeingDestroyed && { [label('destroyed')]: 'true' }),
+      ...(stopped.length > 0 && { [label('stopped')]: stopped.join(' ') }),
     };
   }
 
@@ -114,6 +118,7 @@ export class DockerRecords {
       number: Number(of('record') || 0),
       ...(expiresAt !== '' && { expiresAt }),
       ...(of('destroyed') === 'true' && { isBeingDestroyed: true }),
+      ...(of('stopped') !== '' && { stopped: of('stopped').split(' ') }),
     };
   }
 

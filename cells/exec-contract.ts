@@ -1,6 +1,6 @@
 /** What a command of the user's own is told and has to answer, one operation per call. docs/providers.md explains it. */
 import { z } from 'zod';
-import { instanceNames, type CellSpec, type ObservedCell } from './provider';
+import { instanceNames, type CellSpec, type IdleWay, type ObservedCell } from './provider';
 
 export const execContract = 'understudy.exec/v1';
 
@@ -18,6 +18,8 @@ export interface ExecCall {
   spec?: CellSpec;
   /** Names of the instances to be made, for ensure. */
   instances?: string[];
+  /** For idle: how the cell is to rest. */
+  idle?: IdleWay;
   /** For renew and for an ensure whose cell has a lease. */
   expiresAt?: string;
 }
@@ -29,6 +31,7 @@ const instanceSchema = z.object({
   phase: z.enum(['absent', 'provisioning', 'ready', 'idle', 'failed', 'deleting']),
   reason: z.string().max(4096).optional(),
   readinessPath: z.string().startsWith('/').default('/healthz'),
+  readinessProtocol: z.enum(['http/1.1', 'http/2', 'grpc']).default('http/1.1'),
   /** It has an identity, and is asked over TLS. */
   tls: z.boolean().default(false),
 });

@@ -16,6 +16,7 @@ import {
   phaseOf,
   type CellProvider,
   type CellSpec,
+  type IdleWay,
   type ObservedCell,
   type ObservedInstance,
   type OwnTls,
@@ -55,8 +56,8 @@ export class ExecProvider implements CellProvider {
     return this.observed((await this.call({ operation: 'observe', cell })).cell);
   }
 
-  async idle(cell: string): Promise<ObservedCell> {
-    return this.observed((await this.call({ operation: 'idle', cell })).cell);
+  async idle(cell: string, how: IdleWay): Promise<ObservedCell> {
+    return this.observed((await this.call({ operation: 'idle', cell, idle: how })).cell);
   }
 
   async renew(cell: string, leaseS: number): Promise<boolean> {
@@ -92,12 +93,13 @@ export class ExecProvider implements CellProvider {
   }
 
   private async whyNotReady(instance: AnsweredCell['instances'][number]): Promise<string | undefined> {
-    const { readinessPath, tls } = instance;
+    const { readinessPath, readinessProtocol, tls } = instance;
     const { address, port } = instance;
-    if (!tls) return whyNotReady({ address, port }, readinessPath);
+    const asked = { path: readinessPath, protocol: readinessProtocol };
+    if (!tls) return whyNotReady({ address, port }, asked);
     const { ownTls } = this.options;
     if (!ownTls) return 'it speaks TLS, and the settings say nothing of cells.identity';
-    return whyNotReadyOverTls({ address, port }, readinessPath, ownTls);
+    return whyNotReadyOverTls({ address, port }, asked, ownTls);
   }
 
   private async call<O extends ExecOperation>(

@@ -8,6 +8,8 @@ import { packageRoot } from '../package-root';
 import { CellDirectory, cellsOnDisk, type RecordedSpec, type RecordedStart } from './cell-directory';
 import { Cgroups, type WantedLimits } from './cgroups';
 import { filledCommand } from './command-words';
+import { EgressRules, whyNotHeld } from './egress-rules';
+import { whyNotBounded, withinFileBounds } from './file-bounds';
 import type { IdentityFiles } from './identity/identity-files';
 import { launch } from './launcher';
 import { chooseFreePort, isFree } from './ports';
@@ -26,6 +28,7 @@ import {
   phaseOf,
   type CellProvider,
   type CellSpec,
+  type IdleWay,
   type Limits,
   type ObservedCell,
   type ObservedInstance,
@@ -33,7 +36,7 @@ import {
 } from './provider';
 import { noIdentitySettings, unready, whyCellNotReady } from './readiness';
 import { isSameBlueprint } from './same-blueprint';
-import { commandAsUser, narrowed, whyNotUser } from './run-as';
+import { commandAsUser, firstAllocatedUid, narrowed, whyNotUser } from './run-as';
 
 export interface ProcessProviderOptions {
   /** Where the provider keeps what it runs. All workers of one machine share it. */
@@ -42,6 +45,8 @@ export interface ProcessProviderOptions {
   graceMs?: number;
   /** For cells whose blueprint names no user: an account of this machine, or `allocate` for a number of each instance's own. */
   user?: string | undefined;
+  /** `enforce`: the packet filter keeps each instance to the egress of its blueprint. Default `record`: nothing does. */
+  egress?: 'record' | 'enforce';
   /** Needed for cells that have an identity. */
   ownTls?: OwnTls | undefined;
 }
@@ -50,6 +55,11 @@ export interface ProcessProviderOptions {
 const processLimit = 512;
 const couldNotBind = /EADDRINUSE|address already in use/i;
 
+/** There is no room for what the provider has to write down: nothing runs that is not written down. */
+export class DiskFullError extends Error {
+  override readonly name = 'DiskFullError';
+}
+
 export class ProcessProvider implements CellProvider {
   readonly kind = 'process';
   private readonly stateDir: string;
@@ -57,6 +67,8 @@ export class ProcessProvider implements CellProvider {
   private readonly user: string | undefined;
   private readonly ownTls: OwnTls | undefined;
   private readonly cgroups: Cgroups;
+  private readonly egressRules: EgressRules;
+  private readonly isEgressEnforced: boolean;
 
   constructor(options: ProcessProviderOptions) {
     this.stateDir = options.stateDir;
@@ -64,9 +76,20 @@ export class ProcessProvider implements CellProvider {
     this.user = options.user;
     this.ownTls = options.ownTls;
     this.cgroups = new Cgroups(options.stateDir);
+    this.egressRules = new EgressRules(options.stateDir);
+    this.isEgressEnforced = options.egress === 'enforce';
   }
 
   async ensure(spec: CellSpec): Promise<ObservedCell> {
+    return this.begin(spec).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOSPC') throw error;
+      throw new DiskFullError(`cell ${spec.cell}: no space is left for ${this.stateDir} (${error.message})`, {
+        cause: error,
+      });
+    });
+  }
+
+  private async begin(spec: CellSpec): Promise<ObservedCell> {
     await this.refuseWhatCannotBe(spec);
     const directory = new CellDirectory(this.stateDir, spec.cell);
     await this.finishDestruction(directory);
@@ -107,13 +130,15 @@ export class ProcessProvider implements CellProvider {
     return expiresAt === undefined ? seen : { ...seen, expiresAt };
   }
 
-  /** Its processes are frozen where they stand; what the kernel can then take of their memory, it may. */
-  async idle(cell: string): Promise<ObservedCell> {
+  /** Its processes are frozen where they stand, and the kernel may have of their memory what it can take; or they are ended. */
+  async idle(cell: string, how: IdleWay): Promise<ObservedCell> {
     const directory = new CellDirectory(this.stateDir, cell);
     const spec = await directory.readSpec();
     if (!spec) throw new RefusedError(`there is no cell ${cell} that could lie idle`);
     await directory.markIdle(spec, true);
-    await this.freeze(spec, await directory.readStarts(spec), true);
+    const starts = await directory.readStarts(spec);
+    if (how === 'stopped') await this.stop(directory, spec, starts);
+    else await this.freeze(spec, starts, true);
     return this.observe(cell);
   }
 
@@ -162,8 +187,13 @@ export class ProcessProvider implements CellProvider {
     }
     if (!(await isFree(network.address, 0)))
       throw new RefusedError(`${at}: network.address: nothing can listen on ${network.address}`);
-    const reason = whyNotUser(security.user ?? this.user);
-    if (reason !== undefined) throw new RefusedError(`${at}: security.user: ${reason}`);
+    const user = security.user ?? this.user;
+    const refuse = (field: string, reason: string | undefined) => {
+      if (reason !== undefined) throw new RefusedError(`${at}: ${field}: ${reason}`);
+    };
+    refuse('security.user', whyNotUser(user));
+    refuse('security.files', whyNotBounded(blueprint, user));
+    if (this.isEgressEnforced) refuse('network.egress', await whyNotHeld(network.egress, user));
   }
 
   /** Starts the instance unless a process has it, or is about to. */
@@ -174,7 +204,7 @@ export class ProcessProvider implements CellProvider {
     last: RecordedStart | undefined,
     identity: IdentityFiles | undefined,
   ): Promise<void> {
-    if (last?.process && isAlive(last.process)) return;
+    if (last?.process && isAlive(last.process) && !last.isToStop) return;
     // Children of a dead instance may still hold its port and its memory.
     if (last?.process) await this.stopGroups([last.process]);
     // A start that nobody has claimed is tried again under its number: if the first launcher is only slow, one of the
@@ -202,11 +232,21 @@ export class ProcessProvider implements CellProvider {
     });
     const user = security.user ?? this.user;
     const groups = resources.enforce ? await this.cgroups.create(groupName(spec, instance, n), wantedLimits(spec)) : [];
+    const bounds = await withinFileBounds(spec.blueprint, home);
+    if (this.isEgressEnforced) {
+      await directory.markHeld(spec);
+      await this.egressRules.hold(spec, firstAllocatedUid + port, spec.blueprint.network.egress);
+    }
     const child = await launch({
       claim: directory.claimFile(spec, instance, n),
       directory: home,
       logFile: join(home, 'log'),
-      command: [...narrowed(spec.blueprint), ...(await commandAsUser({ user, port, home, identity })), ...command],
+      command: [
+        ...bounds,
+        ...narrowed(spec.blueprint),
+        ...(await commandAsUser({ user, port, home, identity })),
+        ...command,
+      ],
       workingDirectory: image.workingDirectory ?? packageRoot,
       environment: {
         PATH: process.env['PATH'] ?? '/usr/local/bin:/usr/bin:/bin',
@@ -259,12 +299,17 @@ export class ProcessProvider implements CellProvider {
     if (!start?.process) return { ...seen, reason: 'not started yet' };
     const { pid, claimedAt } = start.process;
     if (!isAlive(start.process)) {
+      if (start.isToStop) return isToBeIdle ? { ...seen, phase: 'idle' } : { ...seen, reason: 'not started again yet' };
       const words = await directory.readLogTail(name);
-      const reason = `process ${pid} ${await howItEnded(directory, name, pid)}${words ? `; its last words: ${words}` : ''}`;
+      const { memoryLimitMib } = spec.blueprint.resources;
+      const isStarved = await this.cgroups.ranOutOfMemory(groupName(spec, name, start.n));
+      const starved = isStarved ? `; it ran out of memory: its limit is ${memoryLimitMib} MiB` : '';
+      const end = `${await howItEnded(directory, name, pid)}${starved}`;
+      const reason = `process ${pid} ${end}${words ? `; its last words: ${words}` : ''}`;
       return { ...seen, phase: 'failed', reason };
     }
     if (spec.blueprint.resources.enforce) seen.limits = await this.limitsOf(groupName(spec, name, start.n), pid);
-    if (isToBeIdle) {
+    if (isToBeIdle || start.isToStop) {
       const isFrozen = (await this.cgroups.isFrozen(groupName(spec, name, start.n))) ?? isStopped(start.process);
       return isFrozen ? { ...seen, pid, phase: 'idle' } : { ...seen, pid, reason: 'is being laid idle, or woken' };
     }
@@ -290,12 +335,32 @@ export class ProcessProvider implements CellProvider {
     }
   }
 
+  /**
+   * Ends the processes of all instances. Its ports and all that is on disk are kept. The decision is on record before a
+   * process hears of it, so that one that died by itself, before, is never taken for one that rests.
+   */
+  private async stop(directory: CellDirectory, spec: RecordedSpec, starts: Map<string, RecordedStart>): Promise<void> {
+    const leaders: ProcessIdentity[] = [];
+    for (const [instance, { n, process: leader, isToStop }] of starts) {
+      if (!leader) continue;
+      if (!isToStop && isAlive(leader)) await directory.markStop(spec, instance, n);
+      leaders.push(leader);
+    }
+    // It may have been frozen before, and is to hear of its end.
+    await this.cgroups.thaw(spec.cell);
+    await this.stopGroups(leaders);
+    // With whatever left the process group of its leader.
+    await this.cgroups.remove(spec.cell);
+  }
+
   /** Ends what destructions that have begun left behind, this caller's or another's. */
   private async finishDestruction(directory: CellDirectory): Promise<void> {
     for (const gone of await directory.goneDirectories()) {
       await this.cgroups.thaw(directory.cell);
       await this.stopGroups(await directory.claimedProcesses(gone));
       await this.cgroups.remove(directory.cell);
+      const run = await directory.heldRun(gone);
+      if (run !== undefined) await this.egressRules.remove({ cell: directory.cell, run });
       await fs.rm(gone, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 });
     }
   }

@@ -19,6 +19,9 @@ export interface CellSpec {
 /** What we show of ourselves to cells that have an identity, when they are asked whether they are ready. */
 export type OwnTls = () => Promise<TargetTls>;
 
+/** `frozen`: what runs of it stands still and keeps its memory. `stopped`: it is ended, to be started again. */
+export type IdleWay = 'frozen' | 'stopped';
+
 /** `idle`: kept, but it does not run; `ensure` wakes it. */
 export type InstancePhase = 'absent' | 'provisioning' | 'ready' | 'idle' | 'failed' | 'deleting';
 
@@ -64,8 +67,8 @@ export interface CellProvider {
   ensure(spec: CellSpec): Promise<ObservedCell>;
   /** What is really there now. An unknown cell is `absent`. */
   observe(cell: string): Promise<ObservedCell>;
-  /** Lets the cell stand by at next to no cost: stopped, paused or frozen, at the addresses it has. */
-  idle(cell: string): Promise<ObservedCell>;
+  /** Lets the cell stand by at next to no cost. One that rests already may be asked to rest in the other way. */
+  idle(cell: string, how: IdleWay): Promise<ObservedCell>;
   /** Puts the end of the lease `leaseS` seconds from now. False if there is no such cell: nothing is made. */
   renew(cell: string, leaseS: number): Promise<boolean>;
   /** Removes the cell and all it holds; an absent cell is fine. */

@@ -8,7 +8,7 @@ import type { BlueprintDocument } from '../blueprints/schema';
 import { giveTo, type IdentityFiles } from './identity/identity-files';
 
 /** Each instance has the user number that its port leads to, which no account of the machine should have. */
-const firstAllocatedUid = 700_000;
+export const firstAllocatedUid = 700_000;
 
 /** Without rights that could be won back: no capabilities, none to be gained by a setuid program. */
 const withoutPrivileges = ['--bounding-set=-all', '--inh-caps=-all', '--no-new-privs'];

@@ -4,6 +4,7 @@
  */
 import type { CellRecord, TrafficState } from '../blueprints/records';
 import type { ConfigurationStore } from '../blueprints/store';
+import { bounded } from './bounded';
 import { isLapsed, type CellProvider, type ObservedCell } from './provider';
 
 export interface Judgement {
@@ -52,32 +53,53 @@ export function judge(
   return { isOrphan: true, why: `the store does not know it, and its lease lapsed at ${observed.expiresAt}` };
 }
 
-/** Without the store nothing is judged and nothing removed: it rejects. */
+/** What a sweep found that somebody has to know of. */
+export interface Leftovers extends Pick<Sweep, 'silent'> {
+  /** How many cells were looked at. */
+  cells: number;
+  orphans: SweptCell[];
+}
+
+export function leftoversOf({ cells, silent }: Sweep): Leftovers {
+  return { cells: cells.length, orphans: cells.filter(({ isOrphan }) => isOrphan), silent };
+}
+
+/**
+ * Without the store nothing is judged and nothing removed: it rejects. One provider does not wait for another, and none is
+ * waited for beyond `withinMs` for a call.
+ */
 export async function sweepCells(
   store: SweepStore,
   providers: readonly CellProvider[],
-  { remove }: { remove: boolean },
+  { remove, withinMs = 60_000 }: { remove: boolean; withinMs?: number },
+): Promise<Sweep> {
+  const sweeps = await Promise.all(providers.map((provider) => sweepProvider(store, provider, { remove, withinMs })));
+  return { cells: sweeps.flatMap(({ cells }) => cells), silent: sweeps.flatMap(({ silent }) => silent) };
+}
+
+async function sweepProvider(
+  store: SweepStore,
+  provider: CellProvider,
+  { remove, withinMs }: { remove: boolean; withinMs: number },
 ): Promise<Sweep> {
   const sweep: Sweep = { cells: [], silent: [] };
-  for (const provider of providers) {
-    // The store is asked after the provider: what was made in between is then known.
-    const standing = await provider.list().catch((error: Error) => {
-      sweep.silent.push({ provider: provider.kind, trouble: error.message });
-      return [];
-    });
-    const cells = new Map((await store.cells()).map((cell) => [cell.name, cell]));
-    const splits: TrafficState[] = [];
-    for (const { name } of await store.services()) {
-      const traffic = await store.traffic(name);
-      if (traffic) splits.push(traffic);
-    }
-    for (const observed of standing) {
-      const { cell, service, owner, phase } = observed;
-      const judgement = judge(observed, cells.get(cell), splits);
-      const swept: SweptCell = { provider: provider.kind, cell, service, owner, phase, removed: null, ...judgement };
-      if (remove && judgement.isOrphan) Object.assign(swept, await removeOrphan(store, provider, observed));
-      sweep.cells.push(swept);
-    }
+  // The store is asked after the provider: what was made in between is then known.
+  const standing = await bounded(withinMs, 'its list of cells', provider.list()).catch((error: Error) => {
+    sweep.silent.push({ provider: provider.kind, trouble: error.message });
+    return [];
+  });
+  const cells = new Map((await store.cells()).map((cell) => [cell.name, cell]));
+  const splits: TrafficState[] = [];
+  for (const { name } of await store.services()) {
+    const traffic = await store.traffic(name);
+    if (traffic) splits.push(traffic);
+  }
+  for (const observed of standing) {
+    const { cell, service, owner, phase } = observed;
+    const judgement = judge(observed, cells.get(cell), splits);
+    const swept: SweptCell = { provider: provider.kind, cell, service, owner, phase, removed: null, ...judgement };
+    if (remove && judgement.isOrphan) Object.assign(swept, await removeOrphan(store, provider, observed, withinMs));
+    sweep.cells.push(swept);
   }
   return sweep;
 }
@@ -86,11 +108,13 @@ async function removeOrphan(
   store: SweepStore,
   provider: CellProvider,
   { cell, service }: ObservedCell,
+  withinMs: number,
 ): Promise<Pick<SweptCell, 'removed' | 'trouble'>> {
   let isRemoved = false;
   try {
     const obstacle = await store.whileUnknown({ cell, service }, async () => {
-      isRemoved = await provider.removeLapsed(cell);
+      // Left waiting it would hold the store's lock: nobody could make a cell of this service.
+      isRemoved = await bounded(withinMs, `the removal of ${cell}`, provider.removeLapsed(cell));
     });
     if (obstacle !== undefined) return { removed: false, trouble: obstacle };
     return isRemoved ? { removed: true } : { removed: false, trouble: 'its lease was renewed, or it has gone' };

@@ -1,5 +1,7 @@
 /** Whether a synthetic cell is as protected as its source and as its blueprint asks. Pure: facts in, differences out. */
 import type { BlueprintDocument } from '../../blueprints/schema';
+import { egressAllows } from '../egress';
+import { filesOverDemanded, filesOverSource, type DemandedFiles } from './compare-files';
 import { limitNames, limitWords, type LimitName, type ProtectionFacts } from './facts';
 
 export interface Weakness {
@@ -21,13 +23,18 @@ export interface DemandedProtection {
   noNewPrivileges?: boolean;
   seccomp?: ProtectionFacts['seccomp'];
   limits: Partial<Record<LimitName, number>>;
+  files?: DemandedFiles;
+  /** Names of secrets whose files must be nobody else's. */
+  secrets: readonly string[];
+  /** What it may call; empty: nothing is stated. */
+  egress: readonly string[];
 }
 
 export function demandedBy(
-  { security, resources }: BlueprintDocument,
+  { security, resources, network }: BlueprintDocument,
   uidOf: (user: string) => number | undefined,
 ): DemandedProtection {
-  const { user, capabilities, noNewPrivileges, seccomp } = security;
+  const { user, capabilities, noNewPrivileges, seccomp, files, secrets } = security;
   const uid = user === undefined ? undefined : uidOf(user);
   return {
     ...(uid !== undefined && { uid }),
@@ -39,6 +46,9 @@ export function demandedBy(
       ...(resources.processes !== undefined && { processes: resources.processes }),
       ...(resources.openFiles !== undefined && { openFiles: resources.openFiles }),
     },
+    ...(files && { files }),
+    secrets: secrets.map(({ name }) => name),
+    egress: network.egress,
   };
 }
 
@@ -50,7 +60,7 @@ export function weakerThanSource(
   const found = new Map<string, Weakness>();
   for (const own of synthetic)
     for (const theirs of source)
-      for (const { what, text } of [...identity(own, theirs), ...rights(own, theirs), ...reach(own, theirs)])
+      for (const { what, text } of [...differencesFrom(own, theirs)])
         // The same against every instance of the source: once is enough.
         found.set(`${own.instance} ${what}`, { instance: own.instance, what, against: 'source', text });
   return [...found.values()];
@@ -59,6 +69,10 @@ export function weakerThanSource(
 interface Difference {
   what: string;
   text: string;
+}
+
+function differencesFrom(own: ProtectionFacts, source: ProtectionFacts): Difference[] {
+  return [...identity(own, source), ...rights(own, source), ...reach(own, source), ...filesOverSource(own, source)];
 }
 
 function identity(own: ProtectionFacts, source: ProtectionFacts): Difference[] {
@@ -112,6 +126,8 @@ function reach(own: ProtectionFacts, source: ProtectionFacts): Difference[] {
       what: 'listening addresses',
       text: `accepts connections from outside on ${open.join(', ')}, its source on ${theirs.join(', ') || 'none'}`,
     });
+  if (source.isEgressHeld && !own.isEgressHeld)
+    differences.push({ what: 'egress', text: 'can call whom it likes, its source is held to its egress' });
   const secrets = own.clearSecrets.filter((secret) => !source.clearSecrets.includes(secret));
   if (secrets.length > 0)
     differences.push({ what: 'secrets', text: `shows a secret in clear (${secrets.join(', ')}), its source does not` });
@@ -137,7 +153,11 @@ function exposed({ listens }: ProtectionFacts): string[] {
 }
 
 /** Everything in which an instance falls short of what its blueprint states. */
-export function weakerThanDemanded(synthetic: readonly ProtectionFacts[], demanded: DemandedProtection): Weakness[] {
+export function weakerThanDemanded(
+  synthetic: readonly ProtectionFacts[],
+  demanded: DemandedProtection,
+  addressesOf: (host: string) => readonly string[] = () => [],
+): Weakness[] {
   return synthetic.flatMap((own) => {
     const differences: Difference[] = [];
     const add = (what: string, text: string) => differences.push({ what, text });
@@ -152,8 +172,23 @@ export function weakerThanDemanded(synthetic: readonly ProtectionFacts[], demand
       add('seccomp', `has seccomp ${own.seccomp}, the blueprint demands ${demanded.seccomp}`);
     for (const name of limitNames)
       differences.push(...limitOf(name, own.limits[name], demanded.limits[name], 'the blueprint asks for'));
+    differences.push(...filesOverDemanded(own, demanded.files));
+    const calls = callsBeyond(own, demanded.egress, addressesOf);
+    if (calls.length > 0) add('egress', `is connected to ${calls.join(', ')}, which egress does not name`);
     return differences.map(({ what, text }) => ({ instance: own.instance, what, against: 'blueprint' as const, text }));
   });
+}
+
+/** Connections of its own to what its blueprint does not name, if that names anything. */
+export function callsBeyond(
+  { calls }: ProtectionFacts,
+  egress: readonly string[],
+  addressesOf: (host: string) => readonly string[],
+): string[] {
+  const isAllowed = egressAllows(egress, addressesOf);
+  return egress.length === 0
+    ? []
+    : calls.filter((call) => !isAllowed(call)).map(({ address, port }) => `${address}:${port}`);
 }
 
 /** Everything the blueprint states that only a read-back can show; empty if it states nothing. */
@@ -164,6 +199,9 @@ export function statedDemands(demanded: DemandedProtection): string[] {
     ...(demanded.noNewPrivileges === true ? ['no_new_privs'] : []),
     ...(demanded.seccomp && demanded.seccomp !== 'none' ? ['seccomp'] : []),
     ...Object.keys(demanded.limits).map((name) => `limit ${name}`),
+    ...(demanded.files ? ['files'] : []),
+    ...demanded.secrets.map((name) => `secret ${name}`),
+    ...(demanded.egress.length > 0 ? ['egress'] : []),
   ];
 }
 

@@ -1,4 +1,6 @@
 /** What is really in force around one instance: read from the system, never from what was asked of it. */
+import type { End } from '../egress';
+import type { Mount } from './mounts';
 
 /** Limits by which a process is held. Bytes, cores or counts. */
 export const limitNames = [
@@ -22,6 +24,16 @@ export const limitWords: Record<LimitName, string> = {
   realtimePriority: 'real-time priority',
 };
 
+/** A file that holds a secret, as the instance finds it. */
+export interface SecretFile {
+  name: string;
+  file: string;
+  /** Its rights, such as 0o600. */
+  mode: number;
+  uid: number;
+  gid: number;
+}
+
 export interface ProtectionFacts {
   instance: string;
   uid: number;
@@ -40,6 +52,15 @@ export interface ProtectionFacts {
   listens: { address: string; port: number }[];
   /** What holds a secret in clear, by name only: `argument password`, `environment DB_PASSWORD`. */
   clearSecrets: string[];
+  /** Everything that is mounted where it runs. */
+  mounts: Mount[];
+  /** Of what is to be hidden from it, what it would find there. */
+  reachable: string[];
+  secretFiles: SecretFile[];
+  /** Open connections that it began itself. */
+  calls: End[];
+  /** Whether the machine's packet filter keeps its user to what its blueprint lets it call. */
+  isEgressHeld: boolean;
   /** What could not be read, in words. What stands above for it says nothing. */
   unseen: string[];
 }

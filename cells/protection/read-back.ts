@@ -2,18 +2,19 @@
 import { readFileSync } from 'node:fs';
 import type { BlueprintDocument } from '../../blueprints/schema';
 import type { ObservedInstance } from '../provider';
-import { demandedBy, statedDemands, weakerThanDemanded, weakerThanSource, type Weakness } from './compare';
+import { addressesOfHosts, entriesOf, type End } from '../egress';
+import { callsBeyond, demandedBy, statedDemands, weakerThanDemanded, weakerThanSource, type Weakness } from './compare';
 import { sourceNotes, weakerIdentity, type DemandedIdentity } from './compare-identity';
 import type { ProtectionFacts } from './facts';
 import type { IdentityFacts } from './identity-facts';
-import { processListeningOn, readProtection } from './read-process';
+import { processListeningOn, readProtection, type LookedFor } from './read-process';
 
 export type PlacedInstance = Pick<ObservedInstance, 'name' | 'address' | 'port'> & { pid?: number | undefined };
 
 /** Where something else than this machine's /proc knows what holds a cell: a container engine, a cloud. */
 export interface ProtectionReader {
   /** The facts of an instance, or why there are none, in words. */
-  read(instance: PlacedInstance): Promise<ProtectionFacts | string>;
+  read(instance: PlacedInstance, lookedFor?: LookedFor): Promise<ProtectionFacts | string>;
 }
 
 export interface ProtectionReport {
@@ -29,11 +30,11 @@ export interface ProtectionReport {
 
 /** Instances that run on this machine: by their pid, else by who listens at their address. */
 export const thisMachine: ProtectionReader = {
-  read: async ({ name, address, port, pid }) => {
+  read: async ({ name, address, port, pid }, lookedFor) => {
     try {
       const found = pid ?? processListeningOn(address, port);
       if (found === undefined) return `no process of this machine can be seen that listens on ${address}:${port}`;
-      return readProtection(found, name);
+      return await readProtection(found, name, lookedFor);
     } catch (error) {
       return (error as Error).message;
     }
@@ -44,6 +45,8 @@ export interface ReadBack {
   blueprint: BlueprintDocument;
   synthetic: readonly PlacedInstance[];
   source: readonly PlacedInstance[];
+  /** Where the cells of the service answer: to call them is no egress. */
+  peers?: readonly End[];
   reader?: ProtectionReader;
 }
 
@@ -51,10 +54,18 @@ export async function readBackProtection({
   blueprint,
   synthetic,
   source,
+  peers = [],
   reader = thisMachine,
 }: ReadBack): Promise<ProtectionReport> {
-  const [own, theirs] = await Promise.all([readAll(reader, synthetic), readAll(reader, source)]);
+  const lookedFor: LookedFor = {
+    hidden: blueprint.security.files?.hidden ?? [],
+    secrets: blueprint.security.secrets
+      .filter(({ from }) => from.startsWith('file:'))
+      .map(({ name, from }) => ({ name, file: from.slice('file:'.length) })),
+  };
+  const [own, theirs] = await Promise.all([readAll(reader, synthetic, lookedFor), readAll(reader, source, lookedFor)]);
   const demanded = demandedBy(blueprint, uidOfUser);
+  if (demanded.egress.length > 0) demanded.egress = [...demanded.egress, ...entriesOf(peers)];
   const notes: string[] = [];
   if (theirs.facts.length < source.length || source.length === 0)
     notes.push(
@@ -80,8 +91,13 @@ export async function readBackProtection({
       };
     return { weaker: [], comparedWith: 'nothing', notes };
   }
+  const addresses = await addressesOfHosts(demanded.egress);
+  const addressesOf = (host: string) => addresses.get(host) ?? [];
+  for (const facts of theirs.facts)
+    for (const call of callsBeyond(facts, demanded.egress, addressesOf))
+      notes.push(`the source's ${facts.instance} itself is connected to ${call}, which egress does not name`);
   return {
-    weaker: [...weakerThanSource(own.facts, theirs.facts), ...weakerThanDemanded(own.facts, demanded)],
+    weaker: [...weakerThanSource(own.facts, theirs.facts), ...weakerThanDemanded(own.facts, demanded, addressesOf)],
     comparedWith: theirs.facts.length > 0 ? 'source' : 'blueprint',
     notes,
   };
@@ -109,8 +125,8 @@ export function protectionText({ weaker, comparedWith }: ProtectionReport): stri
   return comparedWith === 'source' ? 'as protected as its source' : 'as protected as its blueprint states';
 }
 
-async function readAll(reader: ProtectionReader, instances: readonly PlacedInstance[]) {
-  const read = await Promise.all(instances.map((instance) => reader.read(instance)));
+async function readAll(reader: ProtectionReader, instances: readonly PlacedInstance[], lookedFor: LookedFor) {
+  const read = await Promise.all(instances.map((instance) => reader.read(instance, lookedFor)));
   return {
     facts: read.filter((one): one is ProtectionFacts => typeof one !== 'string'),
     reasons: read.filter((one): one is string => typeof one === 'string'),

@@ -1,8 +1,12 @@
 /** Reads what is in force around a process of this machine, a container's included: from /proc and its control groups. */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { lstatSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { secretArguments, whySecret } from '../../blueprints/clear-secrets';
-import type { ProtectionFacts } from './facts';
+import type { End } from '../egress';
+import { isHeld } from '../egress-rules';
+import { firstAllocatedUid } from '../run-as';
+import type { ProtectionFacts, SecretFile } from './facts';
+import { parseMounts } from './mounts';
 import {
   parseCgroup,
   parseEnvironment,
@@ -13,8 +17,19 @@ import {
   type TcpSocket,
 } from './proc-files';
 
+/** What is to be looked for beside what every process has. */
+export interface LookedFor {
+  /** Paths that the blueprint hides. */
+  hidden: readonly string[];
+  secrets: readonly { name: string; file: string }[];
+}
+
 /** Throws if there is no such process. What exists and must not be read is named under `unseen`. */
-export function readProtection(pid: number, instance: string): ProtectionFacts {
+export async function readProtection(
+  pid: number,
+  instance: string,
+  { hidden, secrets }: LookedFor = { hidden: [], secrets: [] },
+): Promise<ProtectionFacts> {
   const unseen: string[] = [];
   const seen = <T>(what: string, fallback: T, read: () => T): T => {
     try {
@@ -26,6 +41,12 @@ export function readProtection(pid: number, instance: string): ProtectionFacts {
   };
   const status = parseStatus(readFileSync(`/proc/${pid}/status`, 'utf8'));
   const { uid, gid, groups, capabilities, noNewPrivileges, seccomp } = status;
+  const isEgressHeld =
+    uid >= firstAllocatedUid &&
+    (await isHeld(uid).catch((error: Error) => {
+      unseen.push(`packet filter (${error.message})`);
+      return false;
+    }));
   return {
     instance,
     uid,
@@ -49,8 +70,41 @@ export function readProtection(pid: number, instance: string): ProtectionFacts {
         ),
       ),
     ],
+    mounts: seen('mounts', [], () => parseMounts(readFileSync(`/proc/${pid}/mountinfo`, 'utf8'))),
+    reachable: hidden.filter((path) => seen(path, false, () => isThere(pid, path))),
+    secretFiles: secrets.flatMap(({ name, file }) => {
+      return seen(`secret ${name}`, [], () => [secretFileOf(pid, name, file)]);
+    }),
+    calls: seen('open connections', [], () => callsOf(pid)),
+    isEgressHeld,
     unseen,
   };
+}
+
+/** As the process would find it: a folder with nothing in it, an empty file and a device hide what is below. */
+function isThere(pid: number, path: string): boolean {
+  const seenByIt = `/proc/${pid}/root${path}`;
+  try {
+    const stat = lstatSync(seenByIt);
+    if (stat.isDirectory()) return readdirSync(seenByIt).length > 0;
+    return stat.isFile() ? stat.size > 0 : !stat.isCharacterDevice();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+function secretFileOf(pid: number, name: string, file: string): SecretFile {
+  const { mode, uid, gid } = statSync(`/proc/${pid}/root${file}`);
+  return { name, file, mode: mode & 0o777, uid, gid };
+}
+
+/** Connections that it began itself, also to itself: what it listens on is called by others. */
+export function callsOf(pid: number): End[] {
+  const sockets = socketsOf(pid);
+  const own = new Set(sockets.filter(({ state }) => state === 'listening').map(({ local }) => local.port));
+  const calls = sockets.filter(({ state, local }) => state === 'established' && !own.has(local.port));
+  return [...new Map(calls.map(({ remote }) => [`${remote.address}:${remote.port}`, remote])).values()];
 }
 
 export const readCommand = (pid: number): string[] => parseList(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));

@@ -56,12 +56,16 @@ def ensure(call):
     for instance in call["instances"]:
         record["ports"].setdefault(instance, free_port(record))
     record.pop("idle", None)
+    # What runs is not at rest: the program that was to end it may itself have been killed before.
+    at_rest = [instance for instance in record.get("stopped", []) if not running.get(instance)]
+    record["stopped"] = at_rest
     write(name, record)
     for instance in call["instances"]:
         for pid in running.get(instance, []):
             os.kill(pid, signal.SIGCONT)
         if not running.get(instance):
             record["started"][instance] = time.time()
+            record["stopped"] = at_rest = [other for other in at_rest if other != instance]
             write(name, record)
             start(record, instance)
     return {"cell": seen(name)}
@@ -76,10 +80,17 @@ def idle(call):
     if record is None:
         raise Refused(f"there is no cell {call['cell']} that could lie idle")
     record["idle"] = True
-    write(call["cell"], record)
-    for pids in processes(record).values():
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+    running = processes(record)
+    if call["idle"] == "frozen":
+        write(call["cell"], record)
+        for pids in running.values():
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+    else:
+        # Written down while they live: whoever is dead and not in this list died by itself.
+        record["stopped"] = sorted({*record.get("stopped", []), *running})
+        write(call["cell"], record)
+        end(record)
     return {"cell": seen(call["cell"])}
 
 
@@ -98,12 +109,7 @@ def destroy(call):
         return {}
     record["deleting"] = True
     write(call["cell"], record)
-    while any(processes(record).values()):
-        for pids in processes(record).values():
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
+    end(record)
     for instance in record["ports"]:
         with contextlib.suppress(FileNotFoundError):
             os.remove(log_of(instance))
@@ -155,6 +161,8 @@ def seen_instance(record, instance, running):
     readiness = blueprint["readiness"]
     shown = {"name": instance, "address": address, "port": port, "readinessPath": readiness["path"]}
     if not running.get(instance):
+        if instance in record.get("stopped", []):
+            return {**shown, "phase": "idle"}
         if instance not in record["started"]:
             return {**shown, "phase": "provisioning", "reason": "not started yet"}
         return {**shown, "phase": "failed", "reason": f"it has ended; its last words: {last_words(instance)}"}
@@ -205,6 +213,15 @@ def start(record, instance):
 
 def mark(record, instance):
     return f"{os.path.realpath(STATE)}/{record['run']}/{instance}"
+
+
+def end(record):
+    while any(processes(record).values()):
+        for pids in processes(record).values():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def processes(record):

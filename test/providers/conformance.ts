@@ -92,7 +92,7 @@ export function conformance(
       await provider.destroy('shop-x');
       expect(await provider.renew('shop-x', 60)).to.equal(false);
       expect(await provider.removeLapsed('shop-x')).to.equal(false);
-      expect(await refusalOf(provider.idle('shop-x'))).to.be.instanceOf(RefusedError);
+      expect(await refusalOf(provider.idle('shop-x', 'stopped'))).to.be.instanceOf(RefusedError);
       expect(await provider.list()).to.deep.equal([]);
     });
 
@@ -197,7 +197,13 @@ export function conformance(
         await provider.ensure({ ...spec(), cell: 'shop-x-2' });
         await untilPhase(provider, 'shop-x-2', 'ready');
         const workers = await Promise.all([1, 2, 3].map(another));
-        await Promise.all(workers.map((worker) => worker.destroy('shop-x')));
+        const ended = async (worker: CellProvider) => {
+          await worker.destroy('shop-x');
+          return (await worker.list()).map(({ cell }) => cell);
+        };
+        expect(await Promise.all(workers.map(ended)), 'told by each, once it has ended it').to.deep.equal(
+          workers.map(() => ['shop-x-2']),
+        );
         await provider.destroy('shop-x');
         expect((await provider.observe('shop-x')).phase).to.equal('absent');
         expect(running()).to.deep.equal([`${marker}/shop-x-2-1`, `${marker}/shop-x-2-2`]);
@@ -214,10 +220,10 @@ export function conformance(
       await provider.ensure(spec());
       const ready = await untilPhase(provider, 'shop-x', 'ready');
       const before = pids();
-      await provider.idle('shop-x');
+      await provider.idle('shop-x', 'frozen');
       const idle = await untilPhase(provider, 'shop-x', 'idle');
       expect(await answers(ready)).to.deep.equal(['silent', 'silent']);
-      expect((await provider.idle('shop-x')).phase, 'asked again').to.equal('idle');
+      expect((await provider.idle('shop-x', 'frozen')).phase, 'asked again').to.equal('idle');
       expect((await provider.list()).map(({ phase }) => phase)).to.deep.equal(['idle']);
       expect(idle.instances.map(({ port }) => port)).to.deep.equal(ready.instances.map(({ port }) => port));
       const worker = await another();
@@ -227,10 +233,76 @@ export function conformance(
       expect(pids()).to.deep.equal(before);
     });
 
+    it('ends the processes of a cell that is to rest stopped, and starts the same cell again when it is woken', async () => {
+      const restful = (owner?: string) => cellSpec('shop-x', blueprint(), owner);
+      await provider.ensure({ ...restful(), leaseS: 600 });
+      const ready = await untilPhase(provider, 'shop-x', 'ready');
+      const before = pids();
+      await provider.idle('shop-x', 'stopped');
+      const idle = await untilPhase(provider, 'shop-x', 'idle');
+      expect(running(), 'while it rests').to.deep.equal([]);
+      expect((await provider.idle('shop-x', 'stopped')).phase, 'asked again').to.equal('idle');
+      expect((await provider.list('tester')).map(({ phase }) => phase)).to.deep.equal(['idle']);
+      const addresses = ({ instances }: ObservedCell) =>
+        instances.map(({ name, address, port }) => `${name} ${address}:${port}`);
+      expect(addresses(idle)).to.deep.equal(addresses(ready));
+      expect(idle.expiresAt).to.equal(ready.expiresAt);
+      // As when one worker's call is repeated by another that thinks it has died.
+      const workers = await Promise.all([1, 2].map(another));
+      await Promise.all(workers.map((worker) => worker.ensure(restful('failover/shop/shop-b'))));
+      const woken = await untilPhase(provider, 'shop-x', 'ready');
+      expect(await answers(woken)).to.deep.equal([200, 200]);
+      expect(addresses(woken)).to.deep.equal(addresses(ready));
+      expect(woken.owner).to.equal('failover/shop/shop-b');
+      await until(running, (now) => now.length <= 2);
+      expect(running()).to.deep.equal(both());
+      expect(pids().some((pid) => before.includes(pid))).to.equal(false);
+      await provider.idle('shop-x', 'stopped');
+      await untilPhase(provider, 'shop-x', 'idle');
+      await provider.destroy('shop-x');
+      expect(await world.remains()).to.deep.equal([]);
+    });
+
+    it('tells what was stopped on purpose from what died, before it was laid idle and after it was woken', async () => {
+      const restful = cellSpec('shop-x', blueprint());
+      const killFirst = () => {
+        const [pid] = [...runningProcesses(marker)].find(([, mark]) => mark.endsWith('/shop-x-1'))!;
+        process.kill(pid, 'SIGKILL');
+        return untilPhase(provider, 'shop-x', 'failed');
+      };
+      await provider.ensure(restful);
+      await untilPhase(provider, 'shop-x', 'ready');
+      await killFirst();
+      const { phase, instances } = await provider.idle('shop-x', 'stopped');
+      expect([phase, ...instances.map((one) => one.phase)]).to.deep.equal(['failed', 'failed', 'idle']);
+      await provider.ensure(restful);
+      await untilPhase(provider, 'shop-x', 'ready');
+      await provider.idle('shop-x', 'stopped');
+      await untilPhase(provider, 'shop-x', 'idle');
+      await provider.ensure(restful);
+      await untilPhase(provider, 'shop-x', 'ready');
+      expect((await killFirst()).instances[1]!.phase).to.equal('ready');
+    });
+
+    it('ends what stands still of a cell that is to rest stopped after all', async () => {
+      await provider.ensure(small());
+      await untilPhase(provider, 'shop-x', 'ready');
+      await provider.idle('shop-x', 'frozen');
+      await untilPhase(provider, 'shop-x', 'idle');
+      expect(running()).to.have.length(1);
+      await provider.idle('shop-x', 'stopped');
+      expect((await untilPhase(provider, 'shop-x', 'idle')).instances).to.have.length(1);
+      expect(running()).to.deep.equal([]);
+      expect((await provider.idle('shop-x', 'frozen')).phase, 'the other way round').to.equal('idle');
+      await provider.ensure(small());
+      await untilPhase(provider, 'shop-x', 'ready');
+      expect(running()).to.have.length(1);
+    });
+
     it('ends a cell that lies idle', async () => {
       await provider.ensure(small());
       await untilPhase(provider, 'shop-x', 'ready');
-      await provider.idle('shop-x');
+      await provider.idle('shop-x', 'frozen');
       await untilPhase(provider, 'shop-x', 'idle');
       await provider.destroy('shop-x');
       await nothingRuns();
@@ -294,6 +366,29 @@ export function conformance(
         await provider.destroy('shop-x');
       }
       expect(deaths, 'steps that the test can see').to.be.greaterThan(1);
+    });
+
+    it('lays a cell to rest, and wakes it, though a worker was killed after any step of it', async () => {
+      for (const operation of ['idle', 'ensure'] as const)
+        for (let k = 1, isOver = false; !isOver; k += 1) {
+          await provider.ensure(small());
+          await untilPhase(provider, 'shop-x', 'ready');
+          if (operation === 'ensure') await provider.idle('shop-x', 'stopped');
+          const run = killed({ operation, spec: small(), k, when: 'after' });
+          isOver = run.status === 0;
+          if (!isOver) expect(run.signal, run.stderr).to.equal('SIGKILL');
+          const when = `${operation} killed after step ${k}`;
+          expect((await provider.observe('shop-x')).phase, when).to.be.oneOf(['ready', 'idle', 'provisioning']);
+          if (operation === 'idle') {
+            await provider.idle('shop-x', 'stopped');
+            await untilPhase(provider, 'shop-x', 'idle');
+            expect(running(), when).to.deep.equal([]);
+          }
+          await provider.ensure(small());
+          await untilPhase(provider, 'shop-x', 'ready');
+          await until(running, (now) => now.length <= 1);
+          expect(running(), when).to.deep.equal([`${marker}/shop-x-1`]);
+        }
     });
 
     it('ends what a worker left that was killed before or after any step of removing the cell', async () => {

@@ -8,8 +8,10 @@ import { RefusedError } from '../../blueprints/records';
 import { DockerProvider } from '../../cells/docker-provider';
 import { CellIdentities } from '../../cells/identity/cell-identities';
 import { makeAuthority } from '../../cells/identity/new-authority';
+import { startEngine, whyNoEngine, type ContainerEngine } from '../../local/container-engine';
+import { packageRoot } from '../../package-root';
+import { readBackProtection } from '../../cells/protection/read-back';
 import { cellSpec, runningProcesses, serverBlueprint, untilPhase } from '../support/cells';
-import { startEngine, whyNoEngine, type TestEngine } from '../support/engine';
 import { conformance } from './conformance';
 
 /** Set by CI, which sets up an engine: there its absence is a failure. */
@@ -21,40 +23,42 @@ async function whyNot(): Promise<string | undefined> {
   return reason;
 }
 
-let engine: TestEngine | undefined;
+let engine: ContainerEngine | undefined;
 after(() => engine?.close());
 
-async function started(): Promise<TestEngine> {
-  engine ??= await startEngine();
+async function started(): Promise<ContainerEngine> {
+  engine ??= await startEngine([join(packageRoot, 'dist/test/support/cell-server.js')]);
   return engine;
 }
 
 async function open() {
   const { socketPath, docker, image, how } = await started();
-  process.stdout.write(`    Podman runs containers here: ${how}\n`);
+  process.stdout.write(`    The container engine: ${how}\n`);
+  // An engine that runs already may have others' things.
+  const names = async () => {
+    const containers = await docker.listContainers({ all: true });
+    const { Volumes } = await docker.listVolumes();
+    return [...containers.flatMap(({ Names }) => Names), ...(Volumes ?? []).map(({ Name }) => Name)];
+  };
+  const others = await names();
   return {
     provider: { kind: 'docker' as const, options: { socketPath, installation: 'conformance', graceS: 0 } },
     blueprint: { provider: 'docker' },
     image,
-    remains: async () => {
-      const containers = await docker.listContainers({ all: true });
-      const { Volumes } = await docker.listVolumes();
-      const names = [...containers.flatMap(({ Names }) => Names), ...(Volumes ?? []).map(({ Name }) => Name)];
-      return names.filter((name) => !name.includes('stranger'));
-    },
+    remains: async () => (await names()).filter((name) => !others.includes(name) && !name.includes('stranger')),
     stranger: async () => {
       // Of another Understudy on the same engine, for a cell of the same name.
-      const others = new DockerProvider({ socketPath, installation: 'stranger', graceS: 0 });
+      const neighbour = new DockerProvider({ socketPath, installation: 'stranger', graceS: 0 });
       const blueprint = serverBlueprint('stranger', [], {
         provider: 'docker',
         resources: { instances: 1, memoryLimitMib: 64 },
       });
       blueprint.image.os = image;
-      await others.ensure(cellSpec('shop-x', blueprint));
-      await untilPhase(others, 'shop-x', 'ready');
+      await neighbour.ensure(cellSpec('shop-x', blueprint));
+      await untilPhase(neighbour, 'shop-x', 'ready');
       return {
-        stands: async () => (await others.observe('shop-x')).phase === 'ready',
-        remove: () => others.destroy('shop-x'),
+        stands: async () => (await neighbour.observe('shop-x')).phase === 'ready',
+        remove: () => neighbour.destroy('shop-x'),
       };
     },
     close: async () => undefined,
@@ -165,5 +169,22 @@ describe('Docker provider, by its own means', function () {
     expect(runningProcesses(marker).size).to.equal(1);
     await provider.destroy('shop-x');
     expect(await provider.list()).to.deep.equal([]);
+  });
+
+  it('bounds the files of a container, by what is read back from it', async () => {
+    const files = { writable: ['/var/tmp'], hidden: ['/home'] };
+    const bounded = blueprint({ security: { files, user: '65534' } });
+    await provider.ensure(cellSpec('bounded', bounded));
+    await provider.ensure(cellSpec('loose', blueprint({ security: { user: '65534' } })));
+    const { instances: synthetic } = await untilPhase(provider, 'bounded', 'ready');
+    const { instances: loose } = await untilPhase(provider, 'loose', 'ready');
+    const own = await readBackProtection({ blueprint: bounded, synthetic, source: synthetic });
+    expect(own.weaker).to.deep.equal([]);
+    const weaker = await readBackProtection({ blueprint: bounded, synthetic: loose, source: synthetic });
+    expect(weaker.weaker.map(({ what, against }) => `${against} ${what}`)).to.include.members([
+      'source writable files',
+      'blueprint writable files',
+    ]);
+    for (const cell of ['bounded', 'loose']) await provider.destroy(cell);
   });
 });

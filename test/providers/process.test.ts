@@ -53,8 +53,11 @@ describe('Process provider, by its own means', function () {
     const { by, ...limits } = instances[0]!.limits!;
     expect(limits).to.deep.equal({ memoryBytes: 96 * 1024 * 1024, cpus: 0.5, processes: 512 });
     expect(by).to.match(/^cgroup v[12]$/);
-    await provider.idle('shop-x');
+    await provider.idle('shop-x', 'frozen');
     await untilPhase(provider, 'shop-x', 'idle');
+    expect((await provider.idle('shop-x', 'stopped')).instances.map(({ phase, pid }) => [phase, pid])).to.deep.equal([
+      ['idle', undefined],
+    ]);
     await provider.destroy('shop-x');
     expect(await new Cgroups(stateDir).read(`shop-x`)).to.equal(undefined);
   });
@@ -93,7 +96,7 @@ describe('Process provider, by its own means', function () {
       () => undefined,
       (error: Error) => error.message,
     );
-    expect(failure).to.contain('ENOSPC');
+    expect(failure).to.contain(`no space is left for ${stateDir} (ENOSPC`);
     expect(readdirSync(stateDir)).to.deep.equal(['filler']);
     rmSync(join(stateDir, 'filler'));
     await provider.ensure(spec);

@@ -70,22 +70,23 @@ describe('Janitor', () => {
     );
   });
 
+  const store = {
+    cells: async () => [],
+    services: async () => [],
+    traffic: async () => undefined,
+    whileUnknown: async (_: unknown, work: () => Promise<void>) => {
+      await work();
+      return undefined;
+    },
+  };
+  const provider = (kind: string, list: () => Promise<ObservedCell[]>, removeLapsed = async () => true) => ({
+    kind,
+    list,
+    removeLapsed,
+    ...({} as Record<'ensure' | 'observe' | 'idle' | 'renew' | 'destroy', never>),
+  });
+
   it('says which provider could not be asked, and goes on with the others', async () => {
-    const store = {
-      cells: async () => [],
-      services: async () => [],
-      traffic: async () => undefined,
-      whileUnknown: async (_: unknown, work: () => Promise<void>) => {
-        await work();
-        return undefined;
-      },
-    };
-    const provider = (kind: string, list: () => Promise<ObservedCell[]>) => ({
-      kind,
-      list,
-      removeLapsed: async () => true,
-      ...({} as Record<'ensure' | 'observe' | 'idle' | 'renew' | 'destroy', never>),
-    });
     const providers = [
       provider('docker', () => Promise.reject(new Error('connect ENOENT /var/run/docker.sock'))),
       provider('process', async () => [observed()]),
@@ -97,5 +98,22 @@ describe('Janitor', () => {
     ]);
     const swept = await sweepCells(store, providers, { remove: true });
     expect(swept.cells.map(({ removed }) => removed)).to.deep.equal([true]);
+  });
+
+  it('does not wait for a provider that hangs, neither for what it keeps nor for a removal', async () => {
+    const forEver = () => new Promise<never>(() => undefined);
+    const providers = [
+      provider('exec:slow', forEver),
+      provider('docker', async () => [observed({ cell: 'stuck' })], forEver),
+      provider('process', async () => [observed()]),
+    ];
+    const { cells, silent } = await sweepCells(store, providers, { remove: true, withinMs: 50 });
+    expect(silent).to.deep.equal([
+      { provider: 'exec:slow', trouble: 'its list of cells has not answered within 0.05 s' },
+    ]);
+    expect(cells.map(({ cell, removed, trouble }) => [cell, removed, trouble])).to.deep.equal([
+      ['stuck', false, 'the removal of stuck has not answered within 0.05 s'],
+      ['shop-a-understudy-1', true, undefined],
+    ]);
   });
 });
