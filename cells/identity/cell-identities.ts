@@ -132,7 +132,7 @@ export class CellIdentities {
     const isGood =
       chain !== undefined &&
       !isDue(chain, lifetimeS, now) &&
-      whyNotUsable({ chain, trusted, key, name }, now) === undefined;
+      whyNotUsable({ chain, trusted, key, name, lifetimeS }, now) === undefined;
     if (isGood) return false;
     await renewFiles(files, name, this.issuer, lifetimeS);
     return true;

@@ -17,10 +17,29 @@ export interface CommandIssuerOptions {
   trustFile: string;
 }
 
+/** Certificates made together fall due together: a hundred commands at once would all run into their time limit. */
+const atOnce = 4;
+
 export class CommandIssuer implements CertificateIssuer {
+  private running = 0;
+  private readonly waiting: (() => void)[] = [];
+
   constructor(private readonly options: CommandIssuerOptions) {}
 
-  async issue({ request, name, lifetimeS }: CertificateWanted): Promise<string> {
+  async issue(wanted: CertificateWanted): Promise<string> {
+    if (this.running >= atOnce) await new Promise<void>((resolve) => this.waiting.push(resolve));
+    else this.running += 1;
+    try {
+      return await this.run(wanted);
+    } finally {
+      // Whoever waits longest goes on in this one's place.
+      const next = this.waiting.shift();
+      if (next) next();
+      else this.running -= 1;
+    }
+  }
+
+  private async run({ request, name, lifetimeS }: CertificateWanted): Promise<string> {
     const { command, environment, workingDirectory, timeoutS = 30 } = this.options;
     const run = runCommand({
       command,
@@ -36,7 +55,8 @@ export class CommandIssuer implements CertificateIssuer {
       },
       workingDirectory,
     });
-    const who = `the issuer of certificates, ${command[0]},`;
+    // The second word is the script's name where the first is what runs it.
+    const who = `the issuer of certificates, ${command.slice(0, 2).join(' ')},`;
     const { code, output, complaint } = await run.catch((error: Error) => {
       throw new Error(`${who} ${error.message}`, { cause: error });
     });

@@ -6,7 +6,7 @@ import { withIdentity, type ProtectionReport } from '../protection/read-back';
 import { readIdentity } from '../protection/read-identity';
 import { instanceNames, type CellSpec } from '../provider';
 import { noIdentitySettings } from '../readiness';
-import type { Reached } from '../warm-up';
+import type { Reached } from '../http';
 import type { CellIdentities } from './cell-identities';
 import { cellName } from './names';
 

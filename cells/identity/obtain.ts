@@ -1,9 +1,9 @@
 /** Gets a certificate for a key from an issuer, and takes it only if it is what was asked for. */
 import { createPrivateKey, type X509Certificate } from 'node:crypto';
-import { certificatesOf, whyNotTrusted } from './chain';
+import { certificatesOf, oneLine, whyNotTrusted } from './chain';
 import type { CertificateIssuer } from './issuer';
 import { nameText, namesOf, type SubjectName } from './names';
-import { certificateRequest, keysOf } from './x509';
+import { certificateRequest, keysOf, x509 } from './x509';
 
 export interface Obtained {
   /** PEM, leaf first. */
@@ -19,7 +19,7 @@ export async function obtainCertificate(
 ): Promise<Obtained> {
   const request = await certificateRequest(await keysOf(key), wanted.name);
   const [chain, trusted] = [await issuer.issue({ ...wanted, request }), await issuer.trusted()];
-  const reason = whyNotUsable({ chain, trusted, key, name: wanted.name });
+  const reason = whyNotUsable({ ...wanted, chain, trusted, key });
   if (reason !== undefined)
     throw new Error(`the certificate that was issued for ${nameText(wanted.name)} cannot be used: ${reason}`);
   return { chain: certificatesOf(chain).map(String).join(''), trusted };
@@ -30,10 +30,15 @@ export interface Usable {
   trusted: string;
   key: string;
   name: SubjectName;
+  /** It must not live longer: nothing but its end makes it worthless. */
+  lifetimeS: number;
 }
 
+/** By so much the clock of an authority may be ahead of ours. */
+const clockMs = 60_000;
+
 /** Why nobody should show this certificate as theirs; undefined if it is good. Never quotes the key. */
-export function whyNotUsable({ chain, trusted, key, name }: Usable, now = Date.now()): string | undefined {
+export function whyNotUsable({ chain, trusted, key, name, lifetimeS }: Usable, now = Date.now()): string | undefined {
   let certificates: X509Certificate[];
   let authorities: X509Certificate[];
   try {
@@ -49,7 +54,38 @@ export function whyNotUsable({ chain, trusted, key, name }: Usable, now = Date.n
     return `it is for ${names.join(', ') || 'no name'}, not for ${nameText(name)} alone`;
   if (Date.parse(leaf.validTo) <= now) return `it expired on ${leaf.validTo}`;
   if (Date.parse(leaf.validFrom) > now) return `it begins on ${leaf.validFrom}`;
-  return whyNotTrusted(certificates, authorities);
+  if (Date.parse(leaf.validTo) > now + lifetimeS * 1000 + clockMs)
+    return `it holds until ${leaf.validTo}, longer than cells.identity.lifetimeS allows (${lifetimeS} s)`;
+  return (
+    whyOfNoUse(leaf) ?? whyNotTrusted(certificates, authorities) ?? whyNotTrustedNow(certificates, authorities, now)
+  );
+}
+
+const purposes = { 'server authentication': '1.3.6.1.5.5.7.3.1', 'client authentication': '1.3.6.1.5.5.7.3.2' };
+
+/** What TLS would hold against the certificate at either end of a connection: cells call one another, too. */
+function whyOfNoUse(leaf: X509Certificate): string | undefined {
+  if (leaf.ca) return 'it is that of an authority, which could certify others';
+  const uses = new x509.X509Certificate(leaf.raw).getExtension(x509.KeyUsagesExtension)?.usages;
+  if (uses !== undefined && (uses & x509.KeyUsageFlags.digitalSignature) === 0)
+    return 'its key usage leaves out digitalSignature';
+  // Without the extension it may be used for anything.
+  const extended = leaf.keyUsage as string[] | undefined;
+  const missing = Object.entries(purposes).filter(([, id]) => extended?.includes(id) === false);
+  if (missing.length === 0) return undefined;
+  return `its extended key usage leaves out ${missing.map(([purpose]) => purpose).join(' and ')}`;
+}
+
+/** For a chain that is trusted but for its times. */
+function whyNotTrustedNow(
+  chain: readonly X509Certificate[],
+  authorities: readonly X509Certificate[],
+  now: number,
+): string | undefined {
+  const holds = ({ validFrom, validTo }: X509Certificate) => Date.parse(validFrom) <= now && now < Date.parse(validTo);
+  if (whyNotTrusted(chain.filter(holds), authorities.filter(holds)) === undefined) return undefined;
+  const over = [...chain, ...authorities].filter((one) => !holds(one)).map(({ subject }) => oneLine(subject));
+  return `it leads to a trusted authority only by way of one that has expired or not begun: ${over.join('; ')}`;
 }
 
 /** Whether half of the certificate's life, or of that which was asked for if it is shorter, is over. */

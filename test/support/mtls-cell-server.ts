@@ -1,14 +1,21 @@
 /**
  * A cell that has an identity, for tests: serves nobody whom its authorities have not certified, says its instance's name,
  * and shows a new certificate soon after its file has changed. Arguments: --port N --name INSTANCE [--lies FILE], a file
- * that says how synthetic cells are to misbehave: {"answersAnybody": true} or {"certificateFile", "privateKeyFile"}.
+ * that says how synthetic cells are to misbehave: {"answersAnybody": true} or {"certificateFile", "privateKeyFile"};
+ * [--password-file FILE], without whose content it does not start; [--keep-alive], for callers with many requests.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 
-const argument = (name: string) => process.argv[process.argv.indexOf(name) + 1]!;
+const has = (name: string) => process.argv.includes(name);
+const argument = (name: string) => (has(name) ? process.argv[process.argv.indexOf(name) + 1]! : '');
 const name = argument('--name');
 const liesFile = argument('--lies');
+
+if (has('--password-file') && readFileSync(argument('--password-file'), 'utf8').trim() === '') {
+  process.stderr.write('the password is empty\n');
+  process.exit(3);
+}
 
 interface Lies {
   answersAnybody?: boolean;
@@ -30,7 +37,8 @@ let shown = read();
 const isClosed = !lies.answersAnybody;
 const server = createServer({ ...shown, requestCert: isClosed, rejectUnauthorized: isClosed }, (_, response) => {
   // A handshake per request, so that every request meets the newest certificate.
-  response.setHeader('connection', 'close').end(name);
+  if (!has('--keep-alive')) response.setHeader('connection', 'close');
+  response.end(name);
 });
 setInterval(() => {
   const now = read();

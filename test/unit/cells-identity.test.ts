@@ -89,11 +89,11 @@ describe('Identities of cells', function () {
         });
       };
       const { certificate, key } = authority.issue({ uris: [name.value] });
-      const own = await obtainCertificate(say(certificate), key, { name, lifetimeS: 60 });
+      const own = await obtainCertificate(say(certificate), key, { name, lifetimeS: 86_400 });
       expect(own.chain.trim()).to.equal(certificate.trim());
       const reason = async (names: CertificateNames, from = authority) => {
         const pem = from.issue(names);
-        return (await failure(obtainCertificate(say(pem.certificate), pem.key, { name, lifetimeS: 60 }))).message;
+        return (await failure(obtainCertificate(say(pem.certificate), pem.key, { name, lifetimeS: 86_400 }))).message;
       };
       expect(await reason({ uris: ['spiffe://shop/cell/shop-b'] })).to.match(
         /it is for uri:.*shop-b, not for uri:.*shop-a alone/,
@@ -103,7 +103,7 @@ describe('Identities of cells', function () {
       expect(await reason({ uris: [name.value] }, new TestAuthority('nobody'))).to.contain(
         'which leads to none of the trusted',
       );
-      const wrongKey = await failure(obtainCertificate(say(certificate), await newKey(), { name, lifetimeS: 60 }));
+      const wrongKey = await failure(obtainCertificate(say(certificate), await newKey(), { name, lifetimeS: 86_400 }));
       expect(wrongKey.message).to.contain('it is for another key');
       const refusing = new CommandIssuer({
         command: [process.execPath, '-e', 'console.error("not you"); process.exit(3)'],
