@@ -53,8 +53,7 @@ function figuresOf(kind: string, runs: readonly FaultedRun[], unfinished: number
   const violations = runs.flatMap((run) => run.violations);
   const of = (rules: readonly string[]) => violations.filter(({ rule }) => rules.includes(rule)).length;
   const faults = runs.flatMap(({ plan }) => plan).filter(({ fault }) => fault !== 'none').length;
-  const pauses = runs.flatMap(({ handovers }) => handovers).filter(({ changed }) => changed);
-  const pausesMs = pauses.map(({ writePauseMs }) => writePauseMs);
+  const pausesMs = runs.flatMap(({ handovers }) => handovers).map(({ writePauseMs }) => writePauseMs);
   return [
     plain(`${kind}: seeded runs`, runs.length + unfinished, 'runs'),
     plain(`${kind}: faults in the middle of a handover`, faults, 'faults'),

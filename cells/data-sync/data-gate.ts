@@ -4,10 +4,20 @@
  */
 import type { CellRecord } from '../../blueprints/records';
 import type { ConfigurationStore } from '../../blueprints/store';
+import { poolOwner } from '../../workflows/messages';
 import type { TlsTo } from '../identity/cell-identities';
 import type { DataCell } from './contract';
 import { isWithin, lagText, type DataSync } from './data-sync';
-import { catchUp, handOver, type Progress } from './handover';
+import { Following } from './following';
+import {
+  catchUp,
+  followWithinMs,
+  handOver,
+  haveFollow,
+  type HandedOver,
+  type Handover,
+  type Progress,
+} from './handover';
 import { dataSyncOf } from './of-blueprint';
 
 type Store = Pick<ConfigurationStore, 'cell' | 'cells' | 'blueprint'>;
@@ -36,22 +46,29 @@ export interface Verdict {
 const open: Verdict = { barred: null, evidence: [] };
 
 export class DataGate {
+  private readonly following = new Following();
+
   constructor(
     private readonly store: Store,
     private readonly syncOf: typeof dataSyncOf = dataSyncOf,
     /** How to speak to cells that have an identity. */
     private readonly tlsTo?: TlsTo,
+    /** For so long cells without a part in a handover are told of it each time, in milliseconds. */
+    private readonly othersWithinMs = followWithinMs,
   ) {}
 
   /** Part of warming: returns when the cell has the data and follows. Null where it keeps none. */
   async warm(cell: CellRecord, progress: Progress, signal?: AbortSignal): Promise<string | null> {
     return this.with(cell, null, async (sync) => {
-      const owner = await this.ownerOf(sync, cell);
+      const isForPool = cell.owner === poolOwner(cell.service);
+      // A handover that is under way is a failover's: whoever only stands by looks on.
+      const owner = await (isForPool ? this.ownerOf(sync, cell) : this.settledOwner(sync, cell, progress));
       if (owner === null) return `nobody has written the data of ${cell.service} yet`;
       if (owner.name === cell.name) return `${cell.name} owns the data`;
       const { from, lag, tookMs } = await catchUp(sync, cell, owner, progress, signal);
-      // From here on the source may die at any time, and everything that it acknowledged is here.
-      await sync.secure(cell, owner);
+      // From here on the source may die at any time, and everything that it acknowledged is here. For a cell that only
+      // stands by nobody is to wait at a commit, and it must not take that word from a failover's.
+      if (!isForPool) await sync.secure(cell, owner);
       return `data caught up in ${(tookMs / 1000).toFixed(1)} s: was ${lagText(from)}, is ${lagText(lag)}`;
     });
   }
@@ -64,9 +81,19 @@ export class DataGate {
       const to = direction === 'up' ? cell : await this.store.cell(source);
       if (!to) return { barred: `cell ${source} is not known: nobody can take the data back`, evidence: [] };
       try {
-        const owner = await this.ownerOf(sync, cell);
-        // On the way back a trial, or an owner that never changed, leaves nothing to be handed back.
-        if (owner === null || owner.name === to.name) return open;
+        const owner = await this.settledOwner(sync, cell, progress);
+        if (owner === null) return open;
+        const cells = await this.store.cells(cell.service);
+        const handing = { sync, to, cells, ...(progress && { progress }) };
+        if (owner.name === to.name) {
+          const troubles = this.following.takeTroubles(cell.service);
+          // On the way back a trial, or an owner that never changed, leaves nothing to be handed back.
+          const isDone = direction === 'down' || (await sync.isWriting(to));
+          const evidence = isDone ? [] : (await this.handOver(cell, handing)).evidence;
+          // Whoever could not be told at the handover, or was to be told by an attempt that died, is told now.
+          this.turnOthers(cell, to, source, cells);
+          return { barred: null, evidence: [...troubles, ...evidence] };
+        }
         // Where a third cell writes, only reads are at stake: its writes stay where they are, there and back.
         const isOfThird = owner.name !== source && owner.name !== syntheticCell;
         if (isOfThird && direction === 'down') return open;
@@ -77,10 +104,11 @@ export class DataGate {
             ? { barred: null, evidence: [words] }
             : { barred: `the data gate is closed: ${words}`, evidence: [] };
         }
-        // Nobody warmed the source: it may have lived through the failover as something else than a follower.
-        await sync.follow(to, owner);
-        const cells = await this.store.cells(cell.service);
-        const { evidence } = await handOver({ sync, to, cells, ...(progress && { progress }) });
+        // Nobody warmed the source: it may have lived through the failover as something else than a follower. An owner
+        // that is dead cannot be followed; whether what is there suffices is the lag gate's to say.
+        await sync.follow(to, owner).catch((error: Error) => progress?.(error.message));
+        const { evidence } = await this.handOver(cell, handing);
+        this.turnOthers(cell, to, source, cells);
         return { barred: null, evidence };
       } catch (error) {
         return { barred: `the data could not be handed over to ${to.name}: ${(error as Error).message}`, evidence: [] };
@@ -120,13 +148,75 @@ export class DataGate {
     });
   }
 
-  private async ownerOf(sync: DataSync, { service }: CellRecord): Promise<DataCell | null> {
+  private async handOver({ service }: CellRecord, handing: Handover): Promise<HandedOver> {
+    await this.following.over(service);
+    return handOver(handing);
+  }
+
+  /**
+   * Third cells learn of the owner. The source is left as it is until there is a way back: it may be dead, and it is the
+   * last to have what it has.
+   */
+  private turnOthers(synthetic: CellRecord, owner: DataCell, source: string, cells: readonly CellRecord[]): void {
+    const third = cells.filter(({ name, state }) => name !== source && name !== synthetic.name && state !== 'retired');
+    this.following.begin(synthetic.service, (report) =>
+      this.with(synthetic, undefined, (sync) => haveFollow(sync, owner, third, report, this.othersWithinMs)),
+    );
+  }
+
+  /**
+   * Of a cell that is about to rest, out of the split: it may have owned the data and follow nobody now. Told to follow,
+   * it is ready for the next failover; one that cannot be told has to catch up then.
+   */
+  async keepFollowing(cell: CellRecord, progress?: Progress): Promise<void> {
+    await this.with(cell, undefined, async (sync) => {
+      const owner = sync.livesInCells ? await this.ownerOf(sync, cell) : null;
+      if (owner && owner.name !== cell.name) await haveFollow(sync, owner, [cell], progress);
+    }).catch((error: Error) => progress?.(`${cell.name} could not be told to follow: ${error.message}`));
+  }
+
+  /**
+   * Once the cell is gone: nobody keeps anything for it any more. Rejects where the owner of the data cannot be asked, to
+   * be asked again.
+   */
+  async afterEnd(cell: CellRecord): Promise<void> {
+    await this.with(cell, undefined, async (sync) => {
+      if (!sync.livesInCells) return;
+      const cells = (await this.store.cells(cell.service)).filter(
+        ({ name, state, instances }) => name !== cell.name && state !== 'retired' && instances.length > 0,
+      );
+      // Where no cell answers, there is nobody who keeps anything.
+      const { owner } = await sync.ownership(cells).catch(() => ({ owner: null }));
+      const asked = await Promise.allSettled(cells.map((each) => sync.forget(each, cell)));
+      const failed = asked[cells.findIndex(({ name }) => name === owner)];
+      if (failed?.status === 'rejected') throw failed.reason;
+    });
+  }
+
+  /** The owner; where a handover to it was broken off, the end of that comes first. */
+  private async settledOwner(sync: DataSync, cell: CellRecord, progress?: Progress): Promise<DataCell | null> {
+    const { owner, isUnfinished } = await this.ownership(sync, cell);
+    if (owner && isUnfinished) {
+      const cells = await this.store.cells(cell.service);
+      await this.handOver(cell, { sync, to: owner, cells, ...(progress && { progress }) });
+    }
+    return owner;
+  }
+
+  private async ownerOf(sync: DataSync, cell: CellRecord): Promise<DataCell | null> {
+    return (await this.ownership(sync, cell)).owner;
+  }
+
+  private async ownership(
+    sync: DataSync,
+    { service }: CellRecord,
+  ): Promise<{ owner: DataCell | null; isUnfinished: boolean }> {
     const cells = (await this.store.cells(service)).filter(({ state }) => state !== 'retired');
-    const { owner } = await sync.ownership(cells);
-    if (owner === null) return null;
+    const { owner, isUnfinished = false } = await sync.ownership(cells);
+    if (owner === null) return { owner, isUnfinished };
     const found = cells.find(({ name }) => name === owner);
     if (!found) throw new OwnsDataError(`${owner} owns the data of ${service} and is not known`);
-    return found;
+    return { owner: found, isUnfinished };
   }
 
   private async with<T>(cell: CellRecord, without: T, work: (sync: DataSync) => Promise<T>): Promise<T> {

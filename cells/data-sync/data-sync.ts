@@ -33,10 +33,12 @@ export interface DataSync {
   readonly limit: LagLimit;
   /** The owner's data is in the owner: where it ends nobody has it. False where a log outside the cells holds it. */
   readonly livesInCells: boolean;
-  /** The cell's data next to the owner's. Rejects where it cannot be told: not told is not caught up. */
+  /** The cell's data next to the owner's. Rejects where it cannot be told, or the cell does not follow it: not caught up. */
   lag(cell: DataCell, owner: DataCell): Promise<Lag>;
   /** Makes sure that the cell follows the owner, without waiting for it. */
   follow(cell: DataCell, owner: DataCell): Promise<void>;
+  /** Whether the owner sends the cell what it writes now. Rejects where it cannot be told. */
+  isFollowing(cell: DataCell, owner: DataCell): Promise<boolean>;
   /**
    * From its end on the owner's acknowledged writes are on `to` as well, whatever becomes of the owner. Nothing to do
    * where the log does that.
@@ -47,6 +49,8 @@ export interface DataSync {
    * `forGood`: the cell is about to be destroyed, so it may be too dead to be told.
    */
   release(owner: DataCell, from: DataCell, forGood: boolean): Promise<void>;
+  /** The cell `at` keeps nothing any more for one that has ended. Nothing to do where no cell keeps anything for another. */
+  forget(at: DataCell, ended: DataCell): Promise<void>;
   /** Asks the owner to stop. An owner that does not answer is fenced by what `how` says. */
   fence(owner: DataCell, to: DataCell, epoch: number): Promise<Fenced>;
   /** `to` has everything acknowledged and is the only one that can write. */
@@ -64,6 +68,8 @@ export interface Ownership {
   epoch: number;
   /** Name of the cell; null before anybody has written. */
   owner: string | null;
+  /** The owner was named and is not promoted: a handover was broken off in between, and nobody can write until it ends. */
+  isUnfinished?: boolean;
 }
 
 export function isWithin({ behind, seconds }: Lag, limit: LagLimit): boolean {

@@ -122,3 +122,34 @@ export async function handOver({ sync, to, cells, progress = () => undefined, si
   say(await sync.readBack(to, epoch));
   return { from: ownerName, to: to.name, epoch, changed: true, evidence, writePauseMs };
 }
+
+/** Within it a new owner has come to know itself as one. */
+export const followWithinMs = 3_000;
+
+/**
+ * Turns the other cells to a new owner of data that lives in the cells; one that follows it already is left in peace. A cell
+ * that cannot be told now is only reported: until it is told again it has what it had.
+ */
+export async function haveFollow(
+  sync: DataSync,
+  owner: DataCell,
+  cells: readonly DataCell[],
+  progress: Progress = () => undefined,
+  withinMs = followWithinMs,
+): Promise<void> {
+  if (!sync.livesInCells) return;
+  const others = cells.filter(({ name, instances }) => name !== owner.name && instances.length > 0);
+  await Promise.all(
+    others.map(async (cell) => {
+      for (const deadline = Date.now() + withinMs; ; await sleep(lookEveryMs)) {
+        try {
+          if (await sync.isFollowing(cell, owner)) return;
+          return await sync.follow(cell, owner);
+        } catch (error) {
+          if (Date.now() < deadline) continue;
+          return progress(`${cell.name} could not be told to follow ${owner.name}: ${(error as Error).message}`);
+        }
+      }
+    }),
+  );
+}

@@ -70,10 +70,16 @@ export class KafkaChangelog implements DataSync {
   /** A cell of this kind follows the log from its start. */
   async follow(): Promise<void> {}
 
+  async isFollowing(): Promise<boolean> {
+    return true;
+  }
+
   /** What is acknowledged is in the log, and the log is nobody's. */
   async secure(): Promise<void> {}
 
   async release(): Promise<void> {}
+
+  async forget(): Promise<void> {}
 
   async fence(owner: DataCell, to: DataCell, epoch: number): Promise<Fenced> {
     try {

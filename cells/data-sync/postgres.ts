@@ -16,7 +16,7 @@
  * how long a process may be paused between looking at its lease and acknowledging. 1 and 2 need neither.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Client } from 'pg';
+import type { Client, DatabaseError } from 'pg';
 import { CellDataClient, DataRefusedError, DataUnreachableError, type DataCell, type TlsOf } from './contract';
 import type { DataSync, Fenced, Lag, LagLimit, Ownership, Promoted } from './data-sync';
 import { databaseUrl, inSession } from './postgres-session';
@@ -58,6 +58,9 @@ const lookTimeoutMs = 2_000;
 const fenceTimeoutMs = 3_000;
 const secureTimeoutMs = 15_000;
 const promoteTimeoutMs = 40_000;
+const forgetTimeoutMs = 10_000;
+/** SQLSTATE object_in_use. */
+const slotIsActive = '55006';
 /** How long a fence that the owner committed may take to arrive where it is promoted. */
 const fenceArrivesMs = 2_000;
 const nobody = 'understudy_nobody';
@@ -74,16 +77,22 @@ export class PostgresReplica implements DataSync {
   }
 
   async lag(cell: DataCell, owner: DataCell): Promise<Lag> {
-    const ownersEnd = await this.on(owner, lookTimeoutMs, endOfWal).catch(() => null);
+    const ofOwner = await this.on(owner, lookTimeoutMs, async (client) => ({
+      end: await endOfWal(client),
+      sends: await sendsTo(client, cell.name),
+    })).catch(() => null);
     const { isReplica, replayed, ageS } = await this.on(cell, lookTimeoutMs, replayState);
     if (!isReplica) throw new DataUnreachableError(`${cell.name} is no replica`);
-    if (ownersEnd === null) {
+    if (ofOwner === null) {
       // Nobody knows how far a dead owner had come. A secured replica has all that was acknowledged, whatever that was.
       const { row } = await this.on(cell, lookTimeoutMs, serverState);
       if (row?.secured === cell.name) return { behind: 0, unit: 'bytes', seconds: null };
       throw new DataUnreachableError(`${owner.name} does not answer, and ${cell.name} was never secured`);
     }
-    const behind = Math.max(0, ownersEnd - replayed);
+    // Positions say nothing of a replica of another: a former owner's may be ahead of its successor's.
+    if (!ofOwner.sends)
+      throw new DataUnreachableError(`${cell.name} is not connected to ${owner.name}, nor follows it`);
+    const behind = Math.max(0, ofOwner.end - replayed);
     return { behind, unit: 'bytes', seconds: behind === 0 ? 0 : ageS };
   }
 
@@ -93,6 +102,10 @@ export class PostgresReplica implements DataSync {
     if (role !== 'owner') throw new DataUnreachableError(`${owner.name} is ${role}: nobody is to follow it`);
     if (database === undefined) throw new DataUnreachableError(`${owner.name} does not say where its database is`);
     await this.cells.order(cell, { what: 'follow', epoch, owner: database });
+  }
+
+  async isFollowing(cell: DataCell, owner: DataCell): Promise<boolean> {
+    return this.on(owner, lookTimeoutMs, (client) => sendsTo(client, cell.name));
   }
 
   /** See 1 above. A setting is not believed to be in force because it was written: a commit is seen to wait for it. */
@@ -136,6 +149,26 @@ export class PostgresReplica implements DataSync {
       },
     );
     await this.on(owner, lookTimeoutMs, (client) => setStandby(client, null));
+  }
+
+  /** Its replication slot: without anybody to read it the server would keep all WAL from there on. */
+  async forget(at: DataCell, ended: DataCell): Promise<void> {
+    const slot = slotName(ended.name);
+    await this.on(at, forgetTimeoutMs, async (client) => {
+      for (;;) {
+        const found = await one<{ pid: number | null }>(
+          client,
+          `select active_pid as pid from pg_replication_slots where slot_name = '${slot}' and slot_type = 'physical'`,
+        );
+        if (!found) return;
+        // The server may not have noticed yet that nobody is at the other end.
+        if (found.pid !== null) await client.query('select pg_terminate_backend($1, 1000)', [found.pid]);
+        // Whoever is there all the same may have come back in between.
+        await client.query('select pg_drop_replication_slot($1)', [slot]).catch((error: DatabaseError) => {
+          if (error.code !== slotIsActive) throw error;
+        });
+      }
+    });
   }
 
   async fence(owner: DataCell, to: DataCell, epoch: number): Promise<Fenced> {
@@ -204,12 +237,17 @@ export class PostgresReplica implements DataSync {
 
   async ownership(cells: readonly DataCell[]): Promise<Ownership> {
     const answers = await Promise.allSettled(cells.map((cell) => this.on(cell, lookTimeoutMs, serverState)));
-    const rows = answers.flatMap((answer) =>
-      answer.status === 'fulfilled' && answer.value.row ? [answer.value.row] : [],
-    );
+    const servers = answers.map((answer) => (answer.status === 'fulfilled' ? answer.value : null));
+    const rows = servers.flatMap((server) => (server?.row ? [server.row] : []));
     if (rows.length > 0) {
       const { epoch, cell } = rows.reduce((a, b) => (b.epoch > a.epoch ? b : a));
-      return { epoch, owner: cell };
+      const own = servers[cells.findIndex(({ name }) => name === cell)];
+      const isPromoted = own && !own.isReplica && own.row?.cell === cell && own.row.epoch === epoch;
+      // Of an owner that does not answer only a former one can tell that it was named and perhaps not promoted.
+      const isNamedByFormer = servers.some(
+        (it) => it && !it.isReplica && it.row?.cell === cell && it.row.epoch === epoch,
+      );
+      return { epoch, owner: cell, isUnfinished: own ? !isPromoted : isNamedByFormer };
     }
     const failed = answers.find((answer) => answer.status === 'rejected');
     if (failed) throw failed.reason;
@@ -255,6 +293,17 @@ async function replayState(client: Client): Promise<{ isReplica: boolean; replay
   );
   return { isReplica: found!.replica, replayed: Number(found!.at ?? 0), ageS: found!.age };
 }
+
+async function sendsTo(client: Client, cell: string): Promise<boolean> {
+  const found = await client.query(
+    `select from pg_stat_replication where application_name = $1 and state in ('catchup', 'streaming')`,
+    [cell],
+  );
+  return found.rowCount !== 0;
+}
+
+/** Of the cell, at whomever it follows. */
+export const slotName = (cell: string) => cell.replaceAll(/[^a-z0-9_]/g, '_');
 
 const standbyName = (cell: string) => `"${cell.replaceAll('"', '')}"`;
 

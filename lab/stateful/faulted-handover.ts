@@ -1,8 +1,13 @@
-/** One seeded run: clients ask, the right to write goes to a synthetic cell and back, and in the middle of it something breaks. */
+/**
+ * One seeded run: clients ask, the right to write goes to a synthetic cell and back, and in the middle of it something
+ * breaks. The data gate of the failovers does it, tried again as a failover would.
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { CellRecord } from '../../blueprints/records';
 import type { DataCell } from '../../cells/data-sync/contract';
+import { DataGate } from '../../cells/data-sync/data-gate';
 import type { DataSync } from '../../cells/data-sync/data-sync';
-import { catchUp, handOver, type HandedOver } from '../../cells/data-sync/handover';
+import { handOver } from '../../cells/data-sync/handover';
 import { pick, seededRandom } from '../random';
 import { checkHistory, type Violation } from './checker';
 import { Clients } from './clients';
@@ -31,10 +36,16 @@ export interface PlannedFault {
   lastsMs: number;
 }
 
+export interface FaultedHandover {
+  to: string;
+  /** From the first fence to the last promotion, over all attempts: how long writes had to wait. */
+  writePauseMs: number;
+}
+
 export interface FaultedRun {
   seed: number;
   plan: PlannedFault[];
-  handovers: HandedOver[];
+  handovers: FaultedHandover[];
   attempts: number;
   acknowledged: number;
   operations: number;
@@ -77,20 +88,25 @@ export async function faultedRun({
   await handOver({ sync, to: source, cells: [source] });
   const asked = cells.map(({ name, instances: [at] }) => ({ name, address: at!.address, port: at!.port }));
   const clients = new Clients({ seed, clients: 6, cells: () => asked });
-  const handovers: HandedOver[] = [];
+  const handovers: FaultedHandover[] = [];
   let attempts = 0;
   await writesGoOn(clients);
   for (const [index, planned] of plan.entries()) {
-    const [owner, target] = index === 0 ? [source, synthetic] : [synthetic, source];
-    const trouble = new Trouble(sync, planned, planned.victim === 'owner' ? owner : target, say);
+    const [owner, to] = index === 0 ? [source, synthetic] : [synthetic, source];
+    const trouble = new Trouble(sync, planned, planned.victim === 'owner' ? owner : to, say);
+    const move = {
+      ...{ source: source.name, syntheticCell: synthetic.name, isTrial: false },
+      direction: index === 0 ? ('up' as const) : ('down' as const),
+    };
     const deadline = Date.now() + withinMs;
     for (;;) {
       attempts += 1;
       try {
-        // Caught up first, and again before every attempt: the fault may have thrown it back.
-        await catchUp(sync, target, owner, say, AbortSignal.timeout(withinMs));
-        const done = await handOver({ sync: trouble.attached(), to: target, cells, progress: say });
-        handovers.push(done);
+        // Warmed again before every attempt, undisturbed: the fault may have thrown it back.
+        if (index === 0) await gateOver(cells, sync).warm(recordOf(to), say, AbortSignal.timeout(withinMs));
+        const { barred } = await gateOver(cells, trouble.attached()).beforeMove(move, say);
+        if (barred !== null) throw new Error(barred);
+        handovers.push({ to: to.name, writePauseMs: trouble.writePauseMs });
         break;
       } catch (error) {
         say(`attempt ${attempts}: ${(error as Error).message}`);
@@ -117,6 +133,28 @@ export async function faultedRun({
   };
 }
 
+function recordOf({ name, instances }: FaultyCell): CellRecord {
+  const blueprint = { name: 'stateful', version: 1 };
+  return { name, service: 'stateful', state: 'active', instances, blueprint } as unknown as CellRecord;
+}
+
+function gateOver(cells: readonly FaultyCell[], sync: DataSync): DataGate {
+  const records = cells.map(recordOf);
+  const store = {
+    cell: async (name: string) => records.find((record) => record.name === name),
+    cells: async () => records,
+    blueprint: async () => ({ spec: { dataSync: { kind: sync.kind } } }),
+  };
+  // The gate closes what it opens; here it is the run's.
+  const kept = new Proxy(sync, {
+    get: (target, name) => {
+      const own: unknown = name === 'close' ? async () => undefined : Reflect.get(target, name);
+      return typeof own === 'function' ? (own.bind(target) as unknown) : own;
+    },
+  });
+  return new DataGate(store as never, () => kept);
+}
+
 /** Until writes have been acknowledged anew. */
 async function writesGoOn(clients: Clients): Promise<void> {
   const before = clients.acknowledgedWrites();
@@ -125,9 +163,13 @@ async function writesGoOn(clients: Clients): Promise<void> {
   }
 }
 
+type Call = (...args: unknown[]) => Promise<unknown>;
+
 /** Wraps the port so that the planned fault happens in the middle of the planned call, once. */
 class Trouble {
   private happened: Promise<void> | undefined;
+  private fencedMs: number | undefined;
+  private promotedMs: number | undefined;
 
   constructor(
     private readonly sync: DataSync,
@@ -142,7 +184,7 @@ class Trouble {
       get: (sync, name) => {
         const own: unknown = Reflect.get(sync, name);
         if (typeof own !== 'function') return own;
-        const call = own.bind(sync) as (...args: unknown[]) => Promise<unknown>;
+        const call = this.timed(name, own.bind(sync) as Call);
         if (name !== moment || this.happened) return call;
         return async (...args: unknown[]) => {
           this.happened = this.happen();
@@ -155,6 +197,24 @@ class Trouble {
         };
       },
     });
+  }
+
+  get writePauseMs(): number {
+    return (this.promotedMs ?? 0) - (this.fencedMs ?? this.promotedMs ?? 0);
+  }
+
+  private timed(name: string | symbol, call: Call): Call {
+    if (name === 'fence')
+      return (...args) => {
+        this.fencedMs ??= performance.now();
+        return call(...args);
+      };
+    if (name !== 'promote') return call;
+    return async (...args) => {
+      const promoted = await call(...args);
+      this.promotedMs = performance.now();
+      return promoted;
+    };
   }
 
   async isOver(): Promise<void> {

@@ -100,13 +100,15 @@ export class PostgresCore implements Core {
   /** Begins to follow and answers at once; whether it has come about is asked of the database. */
   async order(what: string, { epoch, owner }: { epoch: number; owner?: string }): Promise<void> {
     if (what !== 'follow' || owner === undefined) throw new RefusedOrderError(`unknown order ${what}`);
-    if (this.working || (this.known?.isReplica && this.followed === owner)) return;
+    if (this.working) return;
+    if (this.known?.isReplica && this.followed === owner && !(await this.server.isForgottenBy(owner))) return;
+    // Started and not yet looked into: it may own a later epoch.
+    if (this.pool && !this.known) throw new RefusedOrderError(`${this.self.cell} does not know yet what it has`);
     const own = this.known?.isReplica === false ? this.known.owner : null;
     if (own && (epoch < own.epoch || (epoch === own.epoch && own.cell === this.self.cell)))
       throw new RefusedOrderError(`${this.self.cell} has epoch ${own.epoch} itself and throws nothing away`);
-    void this.open(() => this.server.copyFrom(owner)).then(
-      () => (this.followed = owner),
-      (error: unknown) => process.stderr.write(`following ${owner}: ${(error as Error).message}\n`),
+    void this.open(() => this.server.copyFrom(owner)).catch((error: unknown) =>
+      process.stderr.write(`following ${owner}: ${(error as Error).message}\n`),
     );
   }
 
@@ -137,6 +139,7 @@ export class PostgresCore implements Core {
             .query(`select to_regclass('registers') as made`)
             .then(({ rows }) => (rows[0] as { made: unknown }).made !== null);
       if (!made) await pool.query(tables);
+      this.followed = isReplica ? await this.server.followed() : undefined;
       this.pool = pool;
     })().finally(() => (this.working = undefined));
     return this.working;

@@ -4,6 +4,7 @@ import { chownSync, closeSync, existsSync, mkdirSync, openSync, promises as fs, 
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
+import { slotName } from '../../cells/data-sync/postgres';
 import { preparePostgres, type PreparedPostgres } from '../../local/postgres';
 
 export interface ServerOptions {
@@ -54,7 +55,10 @@ export class PostgresServer {
     this.wanted = true;
     await this.run(isNew ? this.prepared.url.replace(/\/[^/]*$/, '/postgres') : this.maintenanceUrl);
     if (!isNew) return;
-    await statement(this.prepared.url.replace(/\/[^/]*$/, '/postgres'), `alter role understudy password '${password}'`);
+    await statement(
+      this.prepared.url.replace(/\/[^/]*$/, '/postgres'),
+      `alter role understudy password '${password.replaceAll("'", "''")}'`,
+    );
     await statement(this.maintenanceUrl, 'create database understudy');
   }
 
@@ -92,16 +96,49 @@ export class PostgresServer {
     await fs.mkdir(join(draft, 'pg_wal', 'archive_status'), { recursive: true });
     await fs.writeFile(join(draft, 'standby.signal'), '');
     const [host, port] = owner.split(':');
-    const line = `host=${host} port=${port} user=understudy password=${this.options.password} application_name=${this.options.name} connect_timeout=3`;
+    const given = { host, port, user: 'understudy', password: this.options.password };
+    const line = Object.entries({ ...given, application_name: this.options.name, connect_timeout: 3 })
+      .map(([key, value]) => `${key}='${String(value).replaceAll(/[\\']/g, '\\$&')}'`)
+      .join(' ');
     // Its own settings from the beginning: whom the owner waits for must not become whom this one waits for.
     await fs.writeFile(
       join(draft, 'postgresql.auto.conf'),
-      `primary_conninfo = '${line}'\nprimary_slot_name = '${this.slot}'\nsynchronous_standby_names = ''\n`,
+      `primary_conninfo = '${line.replaceAll("'", "''")}'\nprimary_slot_name = '${this.slot}'\nsynchronous_standby_names = ''\n`,
     );
     await this.ownAll(draft);
     // Whole or not at all: a copy that was cut short must not be taken for data.
     await fs.rename(draft, this.dataDir);
     await this.start();
+  }
+
+  /** host:port of the server that it is a replica of, by its own settings. */
+  async followed(): Promise<string | undefined> {
+    const own = await fs.readFile(join(this.dataDir, 'postgresql.auto.conf'), 'utf8').catch(() => '');
+    const [, host, port] = /^primary_conninfo = '.*host=''(.*?)'' port=''(\d+)''/m.exec(own) ?? [];
+    return host && `${host}:${port}`;
+  }
+
+  /** Whether that server has thrown away what the replica would need to go on. */
+  async isForgottenBy(owner: string): Promise<boolean> {
+    const client = new Client({
+      connectionString: urlOf(owner, this.options.password),
+      connectionTimeoutMillis: 1_000,
+      query_timeout: 1_000,
+    });
+    client.on('error', () => undefined);
+    try {
+      await client.connect();
+      const { rows } = await client.query<{ isLost: boolean }>(
+        `select wal_status = 'lost' as "isLost" from pg_replication_slots where slot_name = $1`,
+        [this.slot],
+      );
+      return rows[0]?.isLost ?? true;
+    } catch {
+      // One that does not answer may come back.
+      return false;
+    } finally {
+      await client.end().catch(() => undefined);
+    }
   }
 
   async stop(): Promise<void> {
@@ -121,7 +158,7 @@ export class PostgresServer {
   }
 
   private get slot(): string {
-    return this.options.name.replaceAll('-', '_');
+    return slotName(this.options.name);
   }
 
   private get maintenanceUrl(): string {
@@ -167,7 +204,7 @@ export class PostgresServer {
 }
 
 export function urlOf(server: string, password: string): string {
-  return `postgres://understudy:${password}@${server}/understudy`;
+  return `postgres://understudy:${encodeURIComponent(password)}@${server}/understudy`;
 }
 
 async function statement(url: string, sql: string): Promise<true> {

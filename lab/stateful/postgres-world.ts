@@ -18,14 +18,14 @@ export interface PostgresWorld {
 }
 
 /** Of the lab only, for servers of the loopback interface that live for a minute. */
-const password = 'lab';
+export const labPassword = 'lab';
 
 /** A source and a synthetic cell that has nothing yet. `name` is the service's; it must be new to the stack. */
 export async function postgresWorld(stack: Stack, name: string, seed: number): Promise<PostgresWorld> {
   const source = await startCell(stack, `${name}-a`, seed, true);
   const synthetic = await startCell(stack, `${name}-b`, seed + 1, false);
   const sync = new PostgresReplica({
-    url: urlOf('cell', password),
+    url: urlOf('cell', labPassword),
     path: '/data-sync',
     limit: { behind: 16 * 1024 * 1024, seconds: 10 },
   });
@@ -63,7 +63,7 @@ async function startCell(
       ...Object.entries(given).flatMap(([flag, value]) => [`--${flag}`, value]),
       ...(bootstrap ? ['--bootstrap'] : []),
     ],
-    env: { DATABASE_PASSWORD: password },
+    env: { DATABASE_PASSWORD: labPassword },
     logFile: join(stack.dir, 'stateful', `${cell}.log`),
     ready: (process_) => process_.output().includes('answers on'),
     stopSignal: 'SIGKILL',

@@ -12,6 +12,7 @@ import { DataGate, OwnsDataError, type Move, type Verdict } from '../../cells/da
 import type { DataSync, Lag } from '../../cells/data-sync/data-sync';
 import { dataSyncOf } from '../../cells/data-sync/of-blueprint';
 import type { Observation, ShiftRequest, ShiftResult, WatchRequest } from '../../workflows/steps';
+import { waitUntil } from '../../local/wait';
 import { serviceDocument } from '../support/documents';
 import { quietRuntime } from '../support/failover-bench';
 
@@ -25,19 +26,36 @@ class FakeSync implements DataSync {
   behind: Lag = { behind: 3, unit: 'records', seconds: 0.1 };
   unreachable = false;
   isOwnerWriting = true;
+  isOwnerDead = false;
+  /** Named the owner, and never promoted. */
+  isUnfinished = false;
   readonly asked: string[] = [];
+  /** What following takes, by cell: it may hang or fail. */
+  readonly followed: Record<string, () => Promise<void>> = {};
+  readonly following = new Set<string>();
 
   async lag(): Promise<Lag> {
     return this.behind;
   }
-  async follow(cell: { name: string }): Promise<void> {
+  async follow(cell: { name: string }, owner: { name: string }): Promise<void> {
+    if (this.isOwnerDead) throw new Error(`${owner.name} does not answer`);
     this.asked.push(`follow ${cell.name}`);
+    await this.followed[cell.name]?.();
+    this.following.add(`${cell.name} ${owner.name}`);
+  }
+  async isFollowing(cell: { name: string }, owner: { name: string }): Promise<boolean> {
+    this.asked.push(`does ${cell.name} follow?`);
+    return this.following.has(`${cell.name} ${owner.name}`);
   }
   async secure(to: { name: string }): Promise<void> {
     this.asked.push(`secure ${to.name}`);
   }
   async release(owner: { name: string }): Promise<void> {
     this.asked.push(`release ${owner.name}`);
+  }
+  async forget(at: { name: string }): Promise<void> {
+    if (this.isOwnerDead && at.name === this.owner) throw new Error(`${at.name} does not answer`);
+    this.asked.push(`forget at ${at.name}`);
   }
   async fence(owner: { name: string }) {
     this.asked.push(`fence ${owner.name}`);
@@ -47,6 +65,7 @@ class FakeSync implements DataSync {
     if (this.unreachable) throw new Error(`${to.name} does not answer`);
     this.asked.push(`promote ${to.name}`);
     [this.owner, this.epoch] = [to.name, epoch];
+    [this.isUnfinished, this.isOwnerWriting] = [false, true];
     return { position: 41, tookMs: 1 };
   }
   async readBack(to: { name: string }, epoch: number): Promise<string> {
@@ -57,7 +76,7 @@ class FakeSync implements DataSync {
     return this.isOwnerWriting;
   }
   async ownership() {
-    return { epoch: this.epoch, owner: this.owner };
+    return { epoch: this.epoch, owner: this.owner, isUnfinished: this.isUnfinished };
   }
   async close(): Promise<void> {
     this.asked.push('close');
@@ -68,13 +87,14 @@ class FakeSync implements DataSync {
   }
 }
 
-function gateOver(sync: FakeSync, dataSync: unknown = { kind: 'none' }) {
+/** `running`: cells that have an instance, as third cells need to be told anything. */
+function gateOver(sync: FakeSync, dataSync: unknown = { kind: 'none' }, running: string[] = [], othersWithinMs = 0) {
   const cell = (name: string) =>
     ({
       name,
       service: 'shop',
       state: 'active',
-      instances: [],
+      instances: running.includes(name) ? [{ name: `${name}-1`, address: '127.0.0.1', port: 1 }] : [],
       blueprint: { name: 'shop', version: 1 },
     }) as unknown as CellRecord;
   const cells = ['shop-a', 'shop-b', 'shop-a-understudy-1'].map(cell);
@@ -83,7 +103,7 @@ function gateOver(sync: FakeSync, dataSync: unknown = { kind: 'none' }) {
     cells: async () => cells,
     blueprint: async () => ({ spec: { dataSync } }),
   };
-  return { gate: new DataGate(store as never, () => sync), synthetic: cells[2]! };
+  return { gate: new DataGate(store as never, () => sync, undefined, othersWithinMs), synthetic: cells[2]! };
 }
 
 const move = (overrides: Partial<Move> = {}): Move => ({
@@ -154,6 +174,74 @@ describe('The data gate of a failover', () => {
     expect(await gate.excuse(synthetic.name), 'its own are its own').to.equal(null);
   });
 
+  it('lets no share wait until a third cell that hangs was told whom to follow', async () => {
+    const sync = new FakeSync();
+    let goOn!: () => void;
+    sync.followed['shop-b'] = () => new Promise((resolve) => (goOn = resolve));
+    const { gate } = gateOver(sync, undefined, ['shop-b']);
+    expect((await gate.beforeMove(move())).barred).to.equal(null);
+    await waitUntil(() => sync.told.includes('follow shop-b'), { withinMs: 30_000, what: 'the third cell is told' });
+    expect((await gate.beforeMove(move())).barred, 'the next step, while it still hangs').to.equal(null);
+    expect(sync.told.filter((what) => what === 'follow shop-b')).to.have.length(1);
+
+    const back = gate.beforeMove(move({ direction: 'down' }));
+    await waitUntil(() => sync.told.includes('follow shop-a'), { withinMs: 30_000, what: 'the way back begins' });
+    expect(sync.owner, 'nobody else owns what a cell is being told to copy').to.equal('shop-a-understudy-1');
+    goOn();
+    expect((await back).barred).to.equal(null);
+    expect(sync.owner).to.equal('shop-a');
+  });
+
+  it('tells a third cell again with each change of the share until it follows, names it, and then leaves it in peace', async () => {
+    const sync = new FakeSync();
+    sync.followed['shop-b'] = () => Promise.reject(new Error('connect ECONNREFUSED'));
+    const { gate } = gateOver(sync, undefined, ['shop-b']);
+    const asked = (what: string) => sync.told.filter((each) => each === what).length;
+    const moveUntil = (what: string, isSo: (evidence: string[]) => boolean) =>
+      waitUntil(async () => isSo((await gate.beforeMove(move())).evidence), { withinMs: 30_000, what });
+    const trouble = 'shop-b could not be told to follow shop-a-understudy-1: connect ECONNREFUSED';
+    await moveUntil('it is named', (evidence) => evidence.includes(trouble));
+    await moveUntil('it is told again', () => asked('follow shop-b') > 1);
+
+    delete sync.followed['shop-b'];
+    await moveUntil('it follows', () => sync.following.has('shop-b shop-a-understudy-1'));
+    const [told, looked] = [asked('follow shop-b'), asked('does shop-b follow?')];
+    await moveUntil('it is looked at again', () => asked('does shop-b follow?') > looked + 1);
+    expect(asked('follow shop-b')).to.equal(told);
+    expect((await gate.beforeMove(move())).evidence).to.deep.equal([]);
+  });
+
+  it('ends a handover that was broken off after its fence, before the share moves either way', async () => {
+    const sync = new FakeSync();
+    const { gate, synthetic } = gateOver(sync);
+    Object.assign(sync, { owner: synthetic.name, epoch: 2, isUnfinished: true, isOwnerWriting: false });
+    expect((await gate.beforeMove(move())).barred).to.equal(null);
+    expect(sync.told).to.deep.equal([`promote ${synthetic.name}`, `read back ${synthetic.name}`]);
+    expect([sync.owner, sync.epoch]).to.deep.equal([synthetic.name, 2]);
+
+    Object.assign(sync, { isUnfinished: true, isOwnerWriting: false });
+    expect((await gate.beforeMove(move({ direction: 'down' }))).barred).to.equal(null);
+    expect([sync.owner, sync.epoch]).to.deep.equal(['shop-a', 3]);
+  });
+
+  it('hands the writes over from an owner that is dead: there is nobody left to follow', async () => {
+    const sync = new FakeSync();
+    sync.isOwnerDead = true;
+    const { gate, synthetic } = gateOver(sync);
+    expect((await gate.beforeMove(move())).barred).to.equal(null);
+    expect(sync.owner).to.equal(synthetic.name);
+  });
+
+  it('gives no share to an owner that takes no writes', async () => {
+    const sync = new FakeSync();
+    const { gate, synthetic } = gateOver(sync);
+    Object.assign(sync, { owner: synthetic.name, isOwnerWriting: false, unreachable: true });
+    expect((await gate.beforeMove(move())).barred).to.contain('does not answer');
+    sync.unreachable = false;
+    expect((await gate.beforeMove(move())).barred).to.equal(null);
+    expect(sync.isOwnerWriting).to.equal(true);
+  });
+
   it('moves nothing where the handover fails, and says why', async () => {
     const sync = new FakeSync();
     sync.unreachable = true;
@@ -181,6 +269,30 @@ describe('The data gate of a failover', () => {
     expect(sync.told).to.deep.equal(['secure shop-a-understudy-1']);
   });
 
+  it('lets nobody wait for a cell of the idle pool, nor ends for it what a failover has begun', async () => {
+    const sync = new FakeSync();
+    const { gate, synthetic } = gateOver(sync);
+    synthetic.owner = 'pool/shop';
+    Object.assign(sync, { isUnfinished: true, isOwnerWriting: false });
+    expect(await gate.warm(synthetic, () => undefined)).to.contain('3 records');
+    expect(sync.told).to.deep.equal([]);
+  });
+
+  it('has a cell that rests follow the owner, and takes away what others keep for one that has ended', async () => {
+    const sync = new FakeSync();
+    const { gate, synthetic } = gateOver(sync, undefined, ['shop-a', 'shop-b', 'shop-a-understudy-1']);
+    await gate.keepFollowing(synthetic);
+    await gate.afterEnd(synthetic);
+    const told = sync.told.filter((what) => !what.startsWith('does '));
+    expect(told).to.deep.equal(['follow shop-a-understudy-1', 'forget at shop-a', 'forget at shop-b']);
+    // Asked again later; meanwhile it keeps nobody from resting.
+    sync.isOwnerDead = true;
+    const failure = await gate.afterEnd(synthetic).catch((error: Error) => error.message);
+    expect(failure).to.equal('shop-a does not answer');
+    sync.livesInCells = false;
+    await gate.afterEnd(synthetic);
+  });
+
   it('asks nothing of a service without data', async () => {
     const sync = new FakeSync();
     const { synthetic } = gateOver(sync);
@@ -193,6 +305,8 @@ describe('The data gate of a failover', () => {
     expect(await gate.beforeMove(move())).to.deep.equal({ barred: null, evidence: [] });
     expect(await gate.warm(synthetic, () => undefined)).to.equal(null);
     await gate.beforeEnd(synthetic, 'shop-a', true);
+    await gate.keepFollowing(synthetic);
+    await gate.afterEnd(synthetic);
   });
 });
 
