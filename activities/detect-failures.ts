@@ -2,14 +2,15 @@
  * The failure detector: looks at the cells that the prediction may have missed. A death that it sees starts a failover, or
  * hurries one that is under way. It decides nothing: what may be done about a death is the failover's affair.
  */
-import { CancelledFailure, Context } from '@temporalio/activity';
+import { CancelledFailure } from '@temporalio/activity';
 import type { Logger } from 'pino';
 import type { CellRecord, ServiceRecord } from '../blueprints/records';
-import type { Reached } from '../cells/warm-up';
+import type { Reached } from '../cells/http';
 import type { TrafficClient } from '../envoy/traffic-client';
 import type { RiskEvent } from '../prediction/contracts';
 import type { DetectionActivities } from '../workflows/failure-detection';
 import { Answered, answersHealthCheck, failuresThatCount, SourceHealth, within } from './instance-health';
+import { untilRotation } from './long-activity';
 import { shareOf, totalsOf } from './measures';
 import type { SyntheticCells } from './ports';
 
@@ -22,41 +23,25 @@ export interface DetectionPorts {
   log: Pick<Logger, 'info' | 'warn'>;
 }
 
-export const detectorModel = 'failure-detector';
+const detectorModel = 'failure-detector';
 
-const beatEveryMs = 1000;
 const cellsReadEveryMs = 2000;
 const trafficTimeoutMs = 1500;
 /** A death is told again for as long as it lasts and the cell has a share: a word that nobody repeats goes stale. */
 const tellEveryMs = 2000;
 const fastestEveryMs = 250;
-const rotateAfterMs = 55 * 60_000;
 
 export function failureDetecting(ports: DetectionPorts): DetectionActivities {
   return {
     async detectFailures(): Promise<void> {
-      const context = Context.current();
       const detector = new FailureDetector(ports);
-      let turns = -1;
-      const beat = setInterval(() => {
-        // A detector that hangs must not be kept alive by its timer.
-        if (detector.turns === turns) return;
-        turns = detector.turns;
-        context.heartbeat();
-      }, beatEveryMs);
-      let rotation: NodeJS.Timeout | undefined;
       try {
-        context.heartbeat();
-        const running = detector.run();
-        const rotate = new Promise<void>((resolve) => (rotation = setTimeout(resolve, rotateAfterMs)));
-        await Promise.race([context.cancelled, rotate, running]);
+        await untilRotation({ progress: () => ({ turns: detector.turns }), work: detector.run() });
       } catch (error) {
         // Rethrown also at a worker's shutdown: a normal return would complete the activity instead of moving it.
         throw error instanceof CancelledFailure ? error : new CancelledFailure(String(error));
       } finally {
         detector.stop();
-        clearInterval(beat);
-        clearTimeout(rotation);
       }
     },
   };
@@ -75,6 +60,7 @@ export class FailureDetector {
   /** Grows while it lives. */
   turns = 0;
   private readonly watches = new Map<string, CellWatch>();
+  private reading: Promise<void> | undefined;
   private stopped = false;
   private wake: () => void = () => undefined;
 
@@ -82,12 +68,7 @@ export class FailureDetector {
 
   async run(): Promise<void> {
     while (!this.stopped) {
-      try {
-        this.take(await this.targets());
-      } catch (error) {
-        // What was known stays true until the store can be read again.
-        this.ports.log.warn(`the cells to look at could not be read: ${(error as Error).message}`);
-      }
+      await this.readTargets();
       this.turns += 1;
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, cellsReadEveryMs);
@@ -100,6 +81,17 @@ export class FailureDetector {
     this.stopped = true;
     this.take([]);
     this.wake();
+  }
+
+  /** What was known stays true until the store can be read again: a store that hangs must not blind the detector. */
+  private async readTargets(): Promise<void> {
+    this.reading ??= this.targets()
+      .then((targets) => this.take(targets))
+      .catch((error: Error) => this.ports.log.warn(`the cells to look at could not be read: ${error.message}`))
+      .finally(() => (this.reading = undefined));
+    const isRead = this.reading.then(() => true);
+    if ((await within(cellsReadEveryMs, isRead)) === null)
+      this.ports.log.warn(`the cells to look at could not be read within ${cellsReadEveryMs} ms`);
   }
 
   private async targets(): Promise<Target[]> {

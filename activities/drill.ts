@@ -45,6 +45,7 @@ export function drills({ store, traffic, client }: CarePorts): DrillActivities {
       underWay: await openFailovers(client, service),
       cells: declared,
       maxErrorRatio: policy.maxErrorRatio,
+      minSourceLoad: policy.minSourceLoad,
       standIns: all.filter(({ name, role }) => role === 'synthetic' && carries(name)).map(({ name }) => name),
     };
   }

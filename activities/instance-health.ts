@@ -2,7 +2,8 @@
 import { connect } from 'node:net';
 import type { ServiceDocument } from '../blueprints/schema';
 import { request } from '../cells/http';
-import type { Reached } from '../cells/warm-up';
+import { grpcHealth, requestHttp2 } from '../cells/http2';
+import type { Reached } from '../cells/http';
 import type { SourceState, Totals } from '../workflows/failover';
 
 const probeTimeoutMs = 1000;
@@ -73,15 +74,25 @@ export class SourceHealth {
 }
 
 /**
- * A new connection each time: an instance that accepts nobody new is not healthy. What cannot be asked over HTTP/1.1, or only
- * with an identity that we have not been given, is asked whether it accepts a connection: a process that is gone does not.
+ * A new connection each time: an instance that accepts nobody new is not healthy. What can be asked only with an identity
+ * that we have not been given is asked whether it accepts a connection: a process that is gone does not. Of a gRPC server
+ * without a health service it is enough that it answers that it has none.
  */
 export async function answersHealthCheck(
   instance: Reached,
-  { protocol, tls, healthCheck }: Pick<ServiceDocument, 'protocol' | 'tls' | 'healthCheck'>,
+  { protocol, grpc, tls, healthCheck }: Pick<ServiceDocument, 'protocol' | 'grpc' | 'tls' | 'healthCheck'>,
 ): Promise<boolean> {
-  if (protocol !== 'http/1.1' || (tls && !instance.tls)) return accepts(instance);
-  const answer = await request(instance, healthCheck.path, { timeoutMs: probeTimeoutMs }).catch(() => null);
+  if (tls && !instance.tls) return accepts(instance);
+  const timeoutMs = probeTimeoutMs;
+  if (protocol === 'grpc') {
+    const health = await grpcHealth(instance, grpc.healthService, timeoutMs).catch(() => null);
+    return health === 'SERVING' || health === 'UNIMPLEMENTED';
+  }
+  const asked =
+    protocol === 'http/2'
+      ? requestHttp2(instance, { ':path': healthCheck.path }, { timeoutMs })
+      : request(instance, healthCheck.path, { timeoutMs });
+  const answer = await asked.catch(() => null);
   return answer !== null && answer.status < 400;
 }
 

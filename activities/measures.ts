@@ -1,4 +1,5 @@
 /** Reads load, capacity and counters of a failover's two cells out of the load balancer's view. */
+import type { TrafficReading } from '../cells/warm-up/service-traffic';
 import type { CellTraffic, TrafficView } from '../envoy/traffic-client';
 import type { Totals } from '../workflows/failover';
 
@@ -30,6 +31,23 @@ export function peersOf(view: TrafficView, ...two: string[]): Totals | null {
   const peers = view.cells.filter((c) => !two.includes(c.cell) && c.shareBp > 0);
   const sum = (of: (c: CellTraffic) => number | undefined) => peers.reduce((total, c) => total + (of(c) ?? 0), 0);
   return peers.length === 0 ? null : { requests: sum((c) => c.requestsTotal), errors: sum((c) => c.errorsTotal) };
+}
+
+/** What a warm-up of the synthetic cell asks of the proxies' reports. */
+export function warmUpReading(view: TrafficView, syntheticCell: string, source: string): TrafficReading {
+  const measured = view.cells.filter((c) => c.measured);
+  const copies = view.copies?.find((c) => c.cell === syntheticCell);
+  return {
+    proxies: view.proxies.length,
+    requestsPerSecond: measured.length === 0 ? null : measured.reduce((sum, c) => sum + c.requestsPerSecond, 0),
+    sourceBp: shareOf(view, source),
+    copies: {
+      requests: copies?.requestsTotal ?? 0,
+      errors: copies?.errorsTotal ?? 0,
+      inFlight: copies?.requestsInFlight ?? 0,
+    },
+    peers: peersOf(view, source, syntheticCell) ?? totalsOf(view, source),
+  };
 }
 
 export function latencyOf(view: TrafficView, cell: string): CellTraffic['latency'] {

@@ -3,7 +3,9 @@ import type { CellRecord } from '../blueprints/records';
 import type { ConfigurationStore } from '../blueprints/store';
 import type { DataGate } from '../cells/data-sync/data-gate';
 import type { ProtectionReport } from '../cells/protection/read-back';
-import type { Reached } from '../cells/warm-up';
+import type { Reached } from '../cells/http';
+import type { ReadTraffic } from '../cells/warm-up/service-traffic';
+import type { StepEvidence } from '../cells/warm-up/step';
 import type { TrafficClient } from '../envoy/traffic-client';
 
 export type Store = Pick<
@@ -33,6 +35,8 @@ export interface WarmUpFindings {
   connections: number;
   /** Latencies beside those of the service's other cells, side by side; null without a probe or an answer. */
   probe: { p95Ms: number | null; peersP95Ms: number | null } | null;
+  /** What each step of the plan measured, in order. */
+  steps: StepEvidence[];
   /** What is in force around the cell, against its source or its blueprint. */
   protection?: ProtectionReport;
   /** Where the source has drifted from its blueprint. */
@@ -46,15 +50,22 @@ export interface SyntheticCells {
     heartbeat: (text: string) => void,
     signal: AbortSignal,
   ): Promise<{ cell: CellRecord; reused: boolean }>;
-  warm(cell: CellRecord, heartbeat: (text: string) => void, signal: AbortSignal): Promise<WarmUpFindings>;
+  /** `readTraffic`: what proxies report of the service while it lasts. */
+  warm(
+    cell: CellRecord,
+    heartbeat: (text: string) => void,
+    signal: AbortSignal,
+    readTraffic: ReadTraffic,
+  ): Promise<WarmUpFindings>;
   /** The cell's instances and how they are spoken to; left out: as they are recorded. */
   reached?(cell: CellRecord): Promise<Reached[]>;
-  rest(cell: CellRecord): Promise<unknown>;
+  /** Answers the cell as it lies now. */
+  rest(cell: CellRecord): Promise<Pick<CellRecord, 'rest'> | void>;
   retire(cell: CellRecord): Promise<void>;
 }
 
 /** What a cell's data has to say before the cell is used or ended. */
-export type DataGates = Pick<DataGate, 'warm' | 'beforeMove' | 'beforeEnd' | 'excuse'>;
+export type DataGates = Pick<DataGate, 'warm' | 'beforeMove' | 'beforeEnd' | 'keepFollowing' | 'excuse'>;
 
 /** A cell that a failover is open for, and not yet ended. */
 export interface Predicted {

@@ -4,13 +4,12 @@ import { WorkflowNotFoundError, type Client } from '@temporalio/client';
 import { RefusedError, type ServiceRecord } from '../blueprints/records';
 import type { ConfigurationStore } from '../blueprints/store';
 import type { ObservedCell } from '../cells/provider';
-import type { RiskEvent } from '../prediction/contracts';
 import { findings, type Finding, type RunFact, type ServiceFacts } from '../workflows/findings';
-import { steering } from '../workflows/current-details';
-import { failoverWorkflowId, signalNames, workflowTypes, type Outcome } from '../workflows/messages';
+import type { Outcome } from '../workflows/messages';
 import type { ReconcileActivities } from '../workflows/reconcile';
 import type { DataGates, Ports, Traffic } from './ports';
 import { syntheticCells } from './synthetic-cell';
+import { takeUpShare } from './take-up-share';
 
 export interface CarePorts {
   store: Ports['store'] & Pick<ConfigurationStore, 'services' | 'idleCells'>;
@@ -30,6 +29,11 @@ const statuses: Record<string, RunFact['status']> = {
   TIMED_OUT: 'timed-out',
   CONTINUED_AS_NEW: 'running',
 };
+
+/** Owners that are workflow ids. */
+function isRun(owner: string | null): owner is string {
+  return owner !== null && (owner.startsWith('failover/') || owner.startsWith('pool/'));
+}
 
 export function reconciliation(ports: CarePorts): ReconcileActivities {
   const { store, traffic, cells, client } = ports;
@@ -62,7 +66,7 @@ export function reconciliation(ports: CarePorts): ReconcileActivities {
     );
     const owners = new Set([...known.map((cell) => cell.owner), ...strangers.map((cell) => cell.owner)]);
     const runs: Record<string, RunFact> = {};
-    for (const owner of owners) if (owner?.startsWith('failover/')) runs[owner] = await runOf(owner);
+    for (const owner of owners) if (isRun(owner)) runs[owner] = await runOf(owner);
     return {
       service: name,
       autonomy: spec.policy.autonomy,
@@ -103,19 +107,15 @@ export function reconciliation(ports: CarePorts): ReconcileActivities {
 
   /** The failover is started again: it takes up the share that it finds, and gives it back by its own gates. */
   async function takeOver(finding: Finding): Promise<string> {
-    const { service, cell, sourceCell, owner } = finding;
-    const failover = failoverWorkflowId(service, sourceCell!);
-    if (owner !== failover) await store.updateCell(cell, { owner: failover }, owner);
-    const event = clearEvent(finding, sourceCell!);
-    await client.workflow.signalWithStart(workflowTypes.predictiveFailover, {
-      workflowId: failover,
-      taskQueue: ports.failoverTaskQueue,
-      args: [{ service, cell: sourceCell! }],
-      staticSummary: `${service} / ${sourceCell}: takes up what an earlier run left`,
-      staticDetails: steering,
-      signal: signalNames.riskChanged,
-      signalArgs: [event],
-    });
+    const { service, cell, sourceCell, owner, id } = finding;
+    const failover = await takeUpShare(
+      { client, store, taskQueue: ports.failoverTaskQueue },
+      {
+        standIn: { name: cell, owner, service },
+        source: sourceCell!,
+        ...{ id, by: 'reconciliation', summary: 'takes up what an earlier run left' },
+      },
+    );
     return `${failover} was started again to take up the share of ${cell} and give it back in steps`;
   }
 
@@ -127,7 +127,7 @@ export function reconciliation(ports: CarePorts): ReconcileActivities {
     const { service, cell, sourceCell, owner, mend } = finding;
     const claim = `reconciliation/${cell}`;
     if (owner !== claim) await store.updateCell(cell, { owner: claim }, owner);
-    if (owner?.startsWith('failover/') && (await runOf(owner)).status === 'running') {
+    if (isRun(owner) && (await runOf(owner)).status === 'running') {
       await store.updateCell(cell, { owner }, claim);
       return { done: false, what: `${owner} runs again and keeps ${cell}` };
     }
@@ -158,8 +158,9 @@ export function reconciliation(ports: CarePorts): ReconcileActivities {
         const service = await store.service(finding.service);
         if (!service) return { done: false, what: `service ${finding.service} is gone` };
         const standing = await cells.standing().catch(() => null);
+        // How it is mended may have changed meanwhile: what was ready to rest may have died.
         const now = (await look(service, standing, graceS)).find(
-          (f) => f.cell === finding.cell && f.mend === finding.mend,
+          ({ cell, kind, mend }) => cell === finding.cell && kind === finding.kind && mend !== 'none',
         );
         if (!now) return { done: false, what: `${finding.cell}: has passed by itself` };
         if (now.mend === 'take-over') return { done: true, what: await takeOver(now) };
@@ -174,23 +175,5 @@ export function reconciliation(ports: CarePorts): ReconcileActivities {
         clearInterval(beat);
       }
     },
-  };
-}
-
-function clearEvent(finding: Finding, cell: string): RiskEvent {
-  return {
-    eventId: finding.id,
-    episodeId: finding.id,
-    service: finding.service,
-    cell,
-    at: new Date().toISOString(),
-    level: 'clear',
-    probability: 0,
-    horizonS: 60,
-    health: 'unknown',
-    timeToFailureS: { p10: null, p50: null, p90: null },
-    trust: 1,
-    drivers: [],
-    model: 'reconciliation',
   };
 }

@@ -2,6 +2,7 @@
 import { activityInfo, CancelledFailure, Context } from '@temporalio/activity';
 import type { Logger } from 'pino';
 import type { EngineProgress } from '../prediction/engine';
+import { untilRotation } from './long-activity';
 
 /** The scoring loop, as far as the activity is concerned; `ScoringEngine` is one. */
 export interface RunningEngine {
@@ -25,7 +26,7 @@ export interface ScoreTelemetryActivities {
 }
 
 export function createScoreTelemetry(dependencies: ScoreTelemetryDependencies): ScoreTelemetryActivities {
-  const { newEngine, log, beatEveryMs = 1_000, rotateAfterMs = 55 * 60_000 } = dependencies;
+  const { newEngine, log, beatEveryMs, rotateAfterMs } = dependencies;
 
   async function scoreTelemetry(): Promise<void> {
     const context = Context.current();
@@ -33,18 +34,8 @@ export function createScoreTelemetry(dependencies: ScoreTelemetryDependencies): 
     const engine = await newEngine();
     await engine.start();
     log.info({ attempt: activityInfo().attempt }, 'scores telemetry');
-    let turns = -1;
-    const beat = setInterval(() => {
-      const progress = engine.progress();
-      // A loop that hangs must not be kept alive by its timer: without progress there is no beat.
-      if (progress.turns === turns) return;
-      turns = progress.turns;
-      context.heartbeat(progress);
-    }, beatEveryMs);
-    let rotation: NodeJS.Timeout | undefined;
     try {
-      const rotate = new Promise<void>((resolve) => (rotation = setTimeout(resolve, rotateAfterMs)));
-      await Promise.race([context.cancelled, rotate]);
+      await untilRotation({ progress: () => engine.progress(), beatEveryMs, rotateAfterMs });
       await engine.stop({ commit: true });
     } catch (error) {
       const details = context.cancellationDetails;
@@ -57,9 +48,6 @@ export function createScoreTelemetry(dependencies: ScoreTelemetryDependencies): 
       await engine.stop({ commit: !isZombie });
       // Rethrown also at a worker's shutdown: a normal return would complete the activity instead of moving it.
       throw error instanceof CancelledFailure ? error : new CancelledFailure(String(error));
-    } finally {
-      clearInterval(beat);
-      clearTimeout(rotation);
     }
   }
 

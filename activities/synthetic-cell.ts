@@ -2,10 +2,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Context } from '@temporalio/activity';
 import { ApplicationFailure } from '@temporalio/common';
-import type { EnsureRequest, EnsureResult, FailoverActivities, SyntheticSubject, WarmResult } from '../workflows/steps';
+import type {
+  EnsureRequest,
+  EnsureResult,
+  FailoverActivities,
+  Rested,
+  SyntheticSubject,
+  WarmResult,
+} from '../workflows/steps';
 import { StillCarryingError, type ApplyResult } from '../envoy/traffic-client';
+import { warmUpReading } from './measures';
 import type { Ports } from './ports';
 import { OwnsDataError } from '../cells/data-sync/data-gate';
+import { TracesLeftError } from '../cells/life/rest';
 import { protectionText } from '../cells/protection/read-back';
 import { RefusedError } from '../blueprints/records';
 import type { CellRecord } from '../blueprints/records';
@@ -28,6 +37,8 @@ export interface Patience {
   pollMs: number;
   /** How often the warm-up plan is run before a cell counts as cold. @default 3 */
   warmUpLooks?: number;
+  /** How long after its beginning a plan is run again. @default 60,000 */
+  lookAgainWithinMs?: number;
 }
 
 export function syntheticCells(
@@ -115,35 +126,34 @@ export function syntheticCells(
       const startedMs = Date.now();
       // The data first: what is measured of a cell without it says nothing.
       const caughtUp = await beating(async (beat, signal) => data?.warm(cell, beat, signal));
+      const readTraffic = async () => warmUpReading(await traffic.getTraffic(request.service), cell.name, request.cell);
+      const look = () => beating((beat, signal) => cells.warm(cell, beat, signal, readTraffic));
       // A new process is slow at first, and a busy machine for a moment: what a second look finds warm is warm.
-      let found = await beating((beat, signal) => cells.warm(cell, beat, signal));
-      for (let look = 2; !found.warm && look <= (patience.warmUpLooks ?? 3); look += 1) {
+      let found = await look();
+      for (let looks = 1; !found.warm && looks < (patience.warmUpLooks ?? 3); looks += 1) {
+        // Steps that gave the cell its time already have nothing to gain from the whole plan once more.
+        if (Date.now() - startedMs > (patience.lookAgainWithinMs ?? 60_000)) break;
         await Context.current().sleep(patience.pollMs);
-        found = await beating((beat, signal) => cells.warm(cell, beat, signal));
+        found = await look();
       }
-      const { entries, connections, probe } = found;
-      const latency =
-        probe === null || probe.p95Ms === null
-          ? ''
-          : `, p95 ${probe.p95Ms.toFixed(0)} ms` +
-            (probe.peersP95Ms === null ? '' : ` against its peers' ${probe.peersP95Ms.toFixed(0)} ms`);
+      const measured = found.steps.map(({ text }) => text).join(', ') || 'its plan has no steps';
       const ofData = caughtUp ? `, ${caughtUp}` : '';
       const protection = found.protection ? `, ${protectionText(found.protection)}` : '';
       const drift = found.drift?.length ? `; the source has drifted from its blueprint: ${found.drift.join('; ')}` : '';
-      const figures = `${entries} entries preloaded, ${connections} connections opened${latency}${ofData}${protection}${drift}`;
       return {
         passed: found.warm,
-        summary: found.warm ? figures : found.reasons.join('; '),
+        summary: found.warm ? `${measured}${ofData}${protection}${drift}` : found.reasons.join('; '),
         evidence: { ...found, ...(caughtUp && { data: caughtUp }), tookMs: Date.now() - startedMs },
       };
     },
 
-    async restAtIdle(request: SyntheticSubject): Promise<void> {
+    async restAtIdle(request: SyntheticSubject): Promise<Rested | void> {
       const cell = await owned(request);
       if (!cell) return;
       await dataIsSafe(request, () => data?.beforeEnd(cell, request.cell, false));
       await remove(request, cell.name);
-      await cells.rest(cell);
+      await data?.keepFollowing(cell);
+      return (await cells.rest(cell))?.rest;
     },
 
     async retireSyntheticCell(request): Promise<void> {
@@ -157,11 +167,20 @@ export function syntheticCells(
           await dataIsSafe(request, () => beating(async (beat) => data?.beforeEnd(cell, request.cell, true, beat)));
           await removeForGood({ ...request, syntheticCell: cell.name }, cell.name);
         }
-        // A cloud may take minutes to take a cell down.
-        await beating(() => cells.retire(cell));
+        await ended(cells, cell);
       }
     },
   };
+}
+
+/** Nobody waits for those who keep something for a cell that has ended: its source may be dead, and keep it for good. */
+export async function ended(cells: Pick<Ports['cells'], 'retire'>, cell: CellRecord): Promise<void> {
+  try {
+    // A cloud may take minutes to take a cell down.
+    await beating(() => cells.retire(cell));
+  } catch (err) {
+    if (!(err instanceof TracesLeftError)) throw err;
+  }
 }
 
 /** Asks again and again, with heartbeats, until it is so or the time is over; says which. */
@@ -182,7 +201,7 @@ const stopsWithinMs = 3000;
  * Heartbeats as long as the work runs, also where it is silent for a while, and hands it the cancellation. Work that does
  * not hear of it, as a provider that hangs, is left: what it still makes then is found by its owner's name.
  */
-async function beating<T>(work: (beat: (text: string) => void, signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function beating<T>(work: (beat: (text: string) => void, signal: AbortSignal) => Promise<T>): Promise<T> {
   const context = Context.current();
   let latest = '';
   const beat = (text: string) => context.heartbeat((latest = text));

@@ -1,7 +1,7 @@
 /** One long look at a failover: the source's health by its instances, the last change by load reports; ends at the first thing worth a decision. */
 import { Context } from '@temporalio/activity';
 import type { ServiceRecord } from '../blueprints/records';
-import type { Reached } from '../cells/warm-up';
+import type { Reached } from '../cells/http';
 import type { TrafficView } from '../envoy/traffic-client';
 import type { Totals } from '../workflows/failover';
 import type { Latencies } from '../workflows/judge';

@@ -3,6 +3,7 @@ import { Session, type Profiler } from 'node:inspector/promises';
 import { Kafka, logLevel, type Admin, type Producer } from 'kafkajs';
 import { pino } from 'pino';
 import { settingsSchema } from '../blueprints/settings';
+import { untilTopicsAreLed } from '../local/kafka';
 import type { Stack } from '../local/stack';
 import { waitUntil } from '../local/wait';
 import { ScoringEngine } from '../prediction/engine';
@@ -38,9 +39,7 @@ async function createTopics(admin: Admin, name: string): Promise<Topics> {
     waitForLeaders: false,
     topics: names.map((topic) => ({ topic, numPartitions: partitions, replicationFactor: 1 })),
   });
-  const haveLeaders = async () =>
-    (await Promise.all(names.map((topic) => admin.fetchTopicOffsets(topic)))).every((p) => p.length === partitions);
-  await waitUntil(haveLeaders, { withinMs: 20_000, what: 'the topics have leaders' });
+  await untilTopicsAreLed(admin, names);
   return topics;
 }
 

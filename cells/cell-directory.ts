@@ -2,11 +2,14 @@
  * What the process provider keeps on disk, and which steps on it are atomic:
  *
  *   <stateDir>/<cell>/spec.json                  what is to run; appears whole, once, and never changes
+ *   <stateDir>/<cell>/held                       the run whose egress the packet filter holds; written before its first rule
  *   <stateDir>/<cell>/run-<id>/owner             who answers for the cell
  *   <stateDir>/<cell>/run-<id>/lease             until when the cell is kept though nobody renews; missing: for ever
- *   <stateDir>/<cell>/run-<id>/idle              the cell is to lie idle; written before it is frozen, removed after it runs
+ *   <stateDir>/<cell>/run-<id>/idle              the cell is to lie idle; written before it is frozen or stopped, removed
+ *                                                once it is thawed, or before it is started
  *   <stateDir>/<cell>/run-<id>/<instance>.<n>.plan    the port of the n-th start; appears whole, before the start
  *   <stateDir>/<cell>/run-<id>/<instance>.<n>.claim   the one process of the n-th start; never removed, so never taken twice
+ *   <stateDir>/<cell>/run-<id>/<instance>.<n>.stop    the process of the n-th start is ended on purpose; written before it is
  *   <stateDir>/<cell>/<instance>/{pid,start,log,exit} for people and tools
  *   <stateDir>/.gone.<cell>.<id>/                a cell being destroyed: one rename, after which nothing new can be claimed
  */
@@ -32,6 +35,8 @@ export interface RecordedStart {
   port: number;
   /** Null until a process has claimed the start. */
   process: (ProcessIdentity & { claimedAt: Date }) | null;
+  /** It was decided, while its process lived, to end it. */
+  isToStop: boolean;
 }
 
 export class CellDirectory {
@@ -107,6 +112,21 @@ export class CellDirectory {
     else await fs.rm(mark, { force: true });
   }
 
+  /** Whoever sees the process of this start dead from now on knows that it did not die by itself. */
+  async markStop(spec: RecordedSpec, instance: string, n: number): Promise<void> {
+    await writeWhole(this.stopFile(spec, instance, n), '');
+  }
+
+  /** From here on the destruction of the cell has to take rules out of the packet filter. */
+  async markHeld(spec: RecordedSpec): Promise<void> {
+    await writeWhole(join(this.path, 'held'), spec.run);
+  }
+
+  /** The run of a destroyed cell that the packet filter still holds. */
+  async heldRun(gone: string): Promise<string | undefined> {
+    return readIfThere(join(gone, 'held'));
+  }
+
   claimFile(spec: RecordedSpec, instance: string, n: number): string {
     return join(this.runDirectory(spec), `${instance}.${n}.claim`);
   }
@@ -130,7 +150,8 @@ export class CellDirectory {
     const starts = new Map<string, RecordedStart>();
     for (const [instance, n] of newest) {
       const port = Number(await readIfThere(join(run, `${instance}.${n}.plan`)));
-      starts.set(instance, { n, port, process: await readClaim(this.claimFile(spec, instance, n)) });
+      const isToStop = (await readIfThere(this.stopFile(spec, instance, n))) !== undefined;
+      starts.set(instance, { n, port, process: await readClaim(this.claimFile(spec, instance, n)), isToStop });
     }
     return starts;
   }
@@ -194,6 +215,10 @@ export class CellDirectory {
     } finally {
       await file.close();
     }
+  }
+
+  private stopFile(spec: RecordedSpec, instance: string, n: number): string {
+    return join(this.runDirectory(spec), `${instance}.${n}.stop`);
   }
 
   private runDirectory(spec: RecordedSpec): string {

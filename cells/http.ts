@@ -1,6 +1,7 @@
 /** One HTTP request to an instance, with its time; over TLS where the instance has an identity. */
 import http from 'node:http';
 import https from 'node:https';
+import type { Instance } from '../blueprints/schema';
 import { connectionOptions, type TargetTls } from './identity/target-tls';
 
 export interface Target {
@@ -9,6 +10,9 @@ export interface Target {
   /** Left out: the instance is spoken to without TLS. */
   tls?: TargetTls | undefined;
 }
+
+/** An instance and how it is spoken to. */
+export type Reached = Instance & Target;
 
 export interface HttpAnswer {
   status: number;

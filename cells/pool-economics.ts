@@ -1,4 +1,5 @@
 /** How many synthetic cells of a service are worth waiting idle: expected cost of an outage against that of standing by. Pure. */
+import type { CellRest } from '../blueprints/records';
 import type { Policy } from '../blueprints/schema';
 
 export interface PoolQuestion {
@@ -12,7 +13,10 @@ export interface PoolQuestion {
   quietH: number | null;
   /** What a prediction costs that finds no cell in time. */
   outageMinutes: number;
-  prices: Policy['pool'];
+  /** `idleCostShare` is that of the way in which the cells rest. */
+  prices: Omit<Policy['pool'], 'stoppedCostShare'>;
+  /** In which way, and why so; left out where that is not asked. */
+  rest?: CellRest;
   /** Cell-hours that the budget of this day still allows. */
   budgetHours: number;
 }
@@ -125,6 +129,7 @@ export function poolText(question: PoolQuestion, decision: PoolDecision): string
     `  ${cells} cells, ${predictions} predictions in ${(observedH / 24).toFixed(1)} days (${quiet}), declared ${prices.failuresPerCellMonth} per cell and month`,
     `  expected now: ${figure(decision.predictionsPerHour * 24)} predictions a day; without an idle cell ${figure(prices.lateShare * 100)} % come too late to make one`,
     `  one too late costs ${outageMinutes} min x ${prices.outageCostPerMinute} = ${figure(outageMinutes * prices.outageCostPerMinute)}; an idle cell ${prices.cellCostPerHour} x ${prices.idleCostShare} = ${figure(prices.cellCostPerHour * prices.idleCostShare)} an hour; ${budgetHours.toFixed(1)} cell-hours of today's budget are left`,
+    ...(question.rest ? [`  idle cells rest ${question.rest.how}: ${question.rest.why}`] : []),
     `  idle  late/month   standby    outage     total   (cost per hour)`,
     ...rows,
   ].join('\n');

@@ -6,6 +6,11 @@ import { createServer } from 'node:net';
 const firstPort = 15_000;
 const lastPort = 31_999;
 
+/** Every port of the range is taken: something has to end, or the range to grow. */
+export class NoFreePortError extends Error {
+  override readonly name = 'NoFreePortError';
+}
+
 /** A random port that nobody listens on now and that is not among `taken`. Who binds it first has it. */
 export async function chooseFreePort(
   address: string,
@@ -20,7 +25,9 @@ export async function chooseFreePort(
   for (const port of candidates) {
     if (!taken.has(port) && (await isFree(address, port))) return port;
   }
-  throw new Error(`There is no free port on ${address} between ${from} and ${to}: too many servers run here.`);
+  throw new NoFreePortError(
+    `There is no free port on ${address} between ${from} and ${to}: too many servers run here.`,
+  );
 }
 
 export function isFree(address: string, port: number): Promise<boolean> {

@@ -1,9 +1,14 @@
-/** The scale-down policy: idle synthetic cells are kept for a time, or as many as are worth their cost, then retired. */
+/**
+ * The scale-down policy: idle synthetic cells are kept for a time, or as many as are worth their cost, then retired. Those of
+ * a blueprint that has changed go once others have taken their place.
+ */
 import type { CellRecord } from '../blueprints/records';
 import type { ConfigurationStore, IdleCell } from '../blueprints/store';
+import { bounded } from './bounded';
 import type { SyntheticCellManager } from './manager';
 import { decidePool } from './pool-economics';
-import { poolQuestion } from './pool-facts';
+import { poolFacts, poolQuestion } from './pool-facts';
+import { mayMake, poolNeed } from './pool-need';
 
 /** How the idle cells of a service, or of one blueprint of it, are scaled down. */
 export interface ScaleDown {
@@ -12,6 +17,8 @@ export interface ScaleDown {
   /** So many, the least idle, are kept for `keepAtMostS`. */
   worth: number;
   keepAtMostS: number;
+  /** So many of the present blueprint are to lie idle first. Left out: it is of the present one itself. */
+  outdatedUntil?: number;
 }
 
 /** The idle cells that have been kept for long enough. Those of nobody's service are kept. Pure. */
@@ -20,12 +27,16 @@ export function cellsToRetire(
   scaleDownOf: (cell: CellRecord) => ScaleDown | undefined,
 ): IdleCell[] {
   const kept = new Map<string, number>();
+  const isOutdated = (cell: CellRecord) => scaleDownOf(cell)?.outdatedUntil !== undefined;
+  const current = (service: string) => idle.filter(({ cell }) => cell.service === service && !isOutdated(cell)).length;
   // The newest first: they are the last that need to be refreshed.
   const due = [...idle]
     .sort((a, b) => a.idleForS - b.idleForS)
     .filter(({ cell, idleForS }) => {
       const rule = scaleDownOf(cell);
       if (!rule) return false;
+      if (rule.outdatedUntil !== undefined)
+        return current(cell.service) >= rule.outdatedUntil || idleForS >= rule.keepAtMostS;
       const before = kept.get(cell.service) ?? 0;
       const isWorthIt = before < rule.worth && idleForS < rule.keepAtMostS;
       if (isWorthIt) kept.set(cell.service, before + 1);
@@ -48,14 +59,21 @@ async function scaleDownRules(
     const { keep, retireAfterS } = blueprint?.spec.scaleDown ?? { keep: 'time', retireAfterS: undefined };
     const { policy } = service.spec;
     const isByCost = keep === 'expected-cost';
+    // Failovers under way change nothing about which of the idle cells are worth it.
+    const facts = await poolFacts(store, service, []);
+    const isOutdated = poolNeed(facts).outdated.includes(cell.name);
     rules.set(cell.name, {
       keepS: retireAfterS ?? (isByCost ? 0 : policy.retireAfterS),
       worth: isByCost ? decidePool(await poolQuestion(store, service)).keep : 0,
       keepAtMostS: policy.pool.keepAtMostS,
+      ...(isOutdated && { outdatedUntil: mayMake(policy.autonomy) ? facts.keep : 0 }),
     });
   }
   return ({ name }) => rules.get(name);
 }
+
+/** A cloud may take minutes. Whoever takes longer is asked again at the next round, and keeps no other cell waiting. */
+const retireWithinMs = 300_000;
 
 export interface RetiredCell {
   cell: string;
@@ -76,7 +94,7 @@ export async function retireIdleCells(
   const retired: RetiredCell[] = [];
   for (const { cell, idleForS } of round) {
     try {
-      await manager.retire(cell);
+      await bounded(retireWithinMs, `the end of ${cell.name}`, manager.retire(cell));
       retired.push({ cell: cell.name, idleForS });
     } catch (error) {
       // One cell that resists (a failover has just taken it, the split names it) must not keep the others.

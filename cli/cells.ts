@@ -3,10 +3,17 @@ import { Command } from 'commander';
 import { loadSettings } from '../blueprints/settings';
 import { providersOf } from '../cells/providers';
 import { sweepCells, type Sweep } from '../cells/sweep';
+import { cellsStatusCommand } from './cells-status';
+import { startCellsCommand, stopCellsCommand } from './start-cells';
 import { asColumns, settingsOption, withStore } from './temporal';
 
 export function cellsCommand(): Command {
-  return new Command('cells').description('What the providers run.').addCommand(sweepCommand());
+  return new Command('cells')
+    .description('What the providers run.')
+    .addCommand(startCellsCommand())
+    .addCommand(stopCellsCommand())
+    .addCommand(cellsStatusCommand())
+    .addCommand(sweepCommand());
 }
 
 function sweepCommand(): Command {

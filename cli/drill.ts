@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import type { Settings } from '../blueprints/settings';
 import type { DrillInput, DrillResult } from '../workflows/drill';
 import { workflowTypes } from '../workflows/messages';
+import { watchAll } from './failover/watch';
 import { settingsOption, withTemporal } from './temporal';
 
 export function drillCommand(): Command {
@@ -18,11 +19,27 @@ export function drillCommand(): Command {
       withTemporal(options.settings, async (client, settings) => {
         if (!options.now) return console.log(await whenNext(client, service));
         const { cell } = options;
-        const result = await drillNow(client, settings, { service, ...(cell !== undefined && { cell }) });
+        const input = { service, ...(cell !== undefined && { cell }) };
+        const result = options.json
+          ? await drillNow(client, settings, input)
+          : await narrated(client, service, () => drillNow(client, settings, input));
         console.log(options.json ? JSON.stringify(result, null, 2) : `${result.result}: ${result.reason}`);
         if (result.result === 'skipped') process.exitCode = 1;
       }),
     );
+}
+
+/** Tells the phases of the service's failovers while it goes on: a drill takes about two minutes. */
+async function narrated<T>(client: Client, service: string, play: () => Promise<T>): Promise<T> {
+  const ended = new AbortController();
+  const say = (line: string) => line.includes(`failover/${service}/`) && console.log(line);
+  const watching = watchAll(client, say, ended.signal);
+  try {
+    return await play();
+  } finally {
+    ended.abort();
+    await watching.catch(() => undefined);
+  }
 }
 
 /** Throws where the chain did not hold, with what the drill says about it. */

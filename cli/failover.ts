@@ -1,9 +1,13 @@
 /** `understudy failover ...` and `understudy override`: what failovers do and did, and a person's orders to them. */
 import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
+import type { Client } from '@temporalio/client';
 import { Argument, Command, InvalidArgumentError } from 'commander';
+import type { Settings } from '../blueprints/settings';
 import type { Override, OverrideAction, OverrideAnswer } from '../workflows/messages';
 import { overrideActions } from '../workflows/messages';
+import { cellsAlarm, cellsStatus } from './cells-status';
+import { giveBack } from './failover/give-back';
 import { listFailovers, withKept } from './failover/list';
 import { orderFailover } from './failover/orders';
 import { storyPage } from './failover/page';
@@ -39,7 +43,10 @@ export function failoverCommand(): Command {
         // Without the store the list is shorter, and still of use.
         const kept = options.open ? [] : await withStore(settings, (store) => store.dossiers()).catch(() => []);
         const all = withKept(listed, kept);
-        console.log(options.json ? JSON.stringify(all, null, 2) : listText(all));
+        if (options.json) return console.log(JSON.stringify(all, null, 2));
+        console.log(listText(all));
+        const alarm = cellsAlarm(await withStore(settings, cellsStatus).catch(() => ({ sweep: null, drift: null })));
+        if (alarm !== null) console.log(alarm);
       }),
     );
   failover
@@ -85,8 +92,8 @@ function orderCommand(action: OverrideAction): Command {
   return command.action((id: string, options: { settings: string; by: string; reason: string; shareBp?: number }) => {
     const { by, reason, shareBp } = options;
     const override: Override = { action, by, reason, ...(shareBp !== undefined && { shareBp }) };
-    return withTemporal(options.settings, async (client) =>
-      say(await orderFailover(client, asWorkflowId(id), override)),
+    return withTemporal(options.settings, async (client, settings) =>
+      say(await order(client, settings, asWorkflowId(id), override)),
     );
   });
 }
@@ -108,12 +115,26 @@ export function overrideCommand(): Command {
         action: OverrideAction,
         options: { settings: string; by: string; reason: string; shareBp?: number },
       ) =>
-        withTemporal(options.settings, async (client) => {
+        withTemporal(options.settings, async (client, settings) => {
           const { by, reason, shareBp } = options;
           const override: Override = { action, by, reason, ...(shareBp !== undefined && { shareBp }) };
-          say(await orderFailover(client, asWorkflowId(`${service}/${cell}`), override));
+          say(await order(client, settings, asWorkflowId(`${service}/${cell}`), override));
         }),
     );
+}
+
+/** `drain` also where the failover has ended: the stand-in of a source that is well again gives its share back. */
+async function order(
+  client: Client,
+  settings: Settings,
+  failover: string,
+  override: Override,
+): Promise<OverrideAnswer> {
+  const answer = await orderFailover(client, failover, override);
+  if (answer.accepted || override.action !== 'drain' || !answer.isOver) return answer;
+  const [, service = '', cell = ''] = failover.split('/');
+  const begun = await withStore(settings, (store) => giveBack({ client, store, settings }, service, cell, override));
+  return begun ?? answer;
 }
 
 function say({ accepted, message }: OverrideAnswer): void {

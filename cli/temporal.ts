@@ -23,7 +23,7 @@ export async function withTemporal(
 }
 
 export async function withStore<T>(settings: Settings, use: (store: ConfigurationStore) => Promise<T>): Promise<T> {
-  const store = await ConfigurationStore.connect(settings.postgres.url, { timeoutMs: 5000, maxConnections: 1 });
+  const store = await ConfigurationStore.connect(settings.postgres.url, { timeoutMs: 5000, maxConnections: 2 });
   try {
     return await use(store);
   } finally {

@@ -16,6 +16,7 @@ import { ledgerCommand } from './ledger';
 import { poolCommand } from './pool';
 import { reconcileCommand } from './reconcile';
 import { auditCommand, proxiesCommand } from './proxies';
+import { statusCommand } from './status';
 import { resumeCommand, stopCommand } from './stop';
 import { trainCommand } from './train';
 import { setupCommand, upCommand } from './up';
@@ -26,6 +27,7 @@ const commands: (() => Command)[] = [
   setupCommand,
   upCommand,
   applyCommand,
+  statusCommand,
   blueprintCommand,
   failoverCommand,
   overrideCommand,

@@ -3,7 +3,9 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
+import type { ConfigurationStore } from '../blueprints/store';
 import { packageRoot } from '../package-root';
+import { sentenceOf, tellFirstLook } from './apply';
 
 export function setupCommand(): Command {
   return new Command('setup')
@@ -54,8 +56,8 @@ async function up({ file, dir, proxies }: UpOptions): Promise<void> {
   if (!stack) return console.log('Stopped before all was up.');
 
   try {
-    if (file !== undefined) await applyDocuments(stack.addresses.postgresUrl, file);
-    console.log(`\n${formatStack(stack)}\n\nUnderstudy is up. Ctrl-C stops all of it.`);
+    const listeners = file === undefined ? [] : await applyDocuments(stack.addresses.postgresUrl, file);
+    console.log(`\n${[formatStack(stack), ...listeners].join('\n')}\n\nUnderstudy is up. Ctrl-C stops all of it.`);
     if (!ending.signal.aborted) await once(ending.signal, 'abort');
   } finally {
     console.log('Stopping ...');
@@ -65,15 +67,41 @@ async function up({ file, dir, proxies }: UpOptions): Promise<void> {
   console.log('Stopped.');
 }
 
-async function applyDocuments(postgresUrl: string, file: string): Promise<void> {
+/** Answers where callers of the services go. */
+async function applyDocuments(postgresUrl: string, file: string): Promise<string[]> {
   const { ConfigurationStore } = await import('../blueprints/store.js');
   const { applyFile } = await import('../blueprints/apply.js');
   const store = await ConfigurationStore.connect(postgresUrl);
   try {
-    for (const { kind, name, action } of await applyFile(store, file)) console.log(`${kind} ${name}: ${action}`);
+    for (const change of await applyFile(store, file)) console.log(sentenceOf(change));
+    await tellFirstLook(file);
+    const services = await store.services();
+    return [
+      ...services.map(
+        ({ name, spec: { listener } }) => `Callers of ${name} go to ${listener.address}:${listener.port}`,
+      ),
+      ...(await Promise.all(services.map(({ name }) => sharesOfEndedCells(store, name)))).flat(),
+    ];
   } finally {
     await store.close();
   }
+}
+
+/** A kept folder remembers a split of which the stand-ins ended with the stack: their callers are answered by nobody. */
+async function sharesOfEndedCells(
+  store: Pick<ConfigurationStore, 'traffic' | 'cells'>,
+  service: string,
+): Promise<string[]> {
+  const split = (await store.traffic(service))?.split ?? [];
+  const cells = await store.cells(service);
+  return split.flatMap(({ cell, shareBp }) => {
+    const standIn = cells.find(({ name, role }) => name === cell && role === 'synthetic');
+    if (!standIn || shareBp === 0) return [];
+    const order = `understudy failover drain ${service}/${standIn.sourceCell ?? 'CELL'} --reason restarted --settings FILE`;
+    return [
+      `ATTENTION: ${shareBp / 100} % of ${service} goes to ${cell}, which ended when this stack was stopped. Under autonomy approve or act: ${order}`,
+    ];
+  });
 }
 
 function wholeNumber(text: string): number {

@@ -97,6 +97,7 @@ export async function startControlPlane(
   };
   const loadsOf = (service: string): ReplicaLoads => ({
     cells: [...loads.ofService(service)].map(([cell, load]) => ({ cell, load })),
+    copies: [...loads.copiesOf(service)].map(([cell, load]) => ({ cell, load })),
     reports: loads.proxies().flatMap(({ node, ageMs, state }) => (state === 'starting' ? [] : [{ node, ageMs }])),
   });
   const proxies = (): string[] => xds.proxies();

@@ -5,7 +5,7 @@ import { AccessLogs } from './access-logs';
 import { LatencyLedger } from './latency-ledger';
 import { LoadLedger, type CellLoad, type ClusterReport, type ReportingProxy } from './load-ledger';
 import { duration, envoyService, milliseconds } from './protos';
-import { carriesLiveTraffic } from './resources/resource';
+import { carriesLiveTraffic, reachesOneCell } from './resources/resource';
 import { retireConnection } from './xds/message-stream';
 import { openGate, StreamError, type Admission, type StreamGate } from './xds/gate';
 
@@ -65,6 +65,11 @@ export class LoadReports {
       if (latency) load.latency = latency;
     }
     return loads;
+  }
+
+  /** What went to each cell past the split: copies of requests, and probes. Totals, whenever they were counted. */
+  copiesOf(service: string): Map<string, CellLoad> {
+    return this.ledger.read((cluster) => reachesOneCell(cluster, service), performance.now());
   }
 
   /** The proxies that hold a load reporting stream, and whether they report. */

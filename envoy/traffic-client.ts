@@ -80,6 +80,12 @@ export interface DrainResult {
 /** What a cell is to carry, and what load reports say that it does. */
 export interface CellTraffic extends CellShare, CellLoad {}
 
+/** What went to a cell past the split: copies of callers' requests, and probes. */
+export type CellCopies = { cell: string } & Pick<
+  CellLoad,
+  'requestsTotal' | 'errorsTotal' | 'requestsInFlight' | 'ageMs'
+>;
+
 export interface TrafficView {
   service: string;
   epoch: number;
@@ -90,6 +96,8 @@ export interface TrafficView {
   stop?: FleetStop;
   lease?: SplitLease;
   replicas?: { id: string; silentMs: number; proxies: number; epoch: number }[];
+  /** Left out by a control plane of a version before it. */
+  copies?: CellCopies[];
 }
 
 /** What a watcher is told. */
@@ -332,6 +340,7 @@ interface WireView {
   fleet: WireStop | null;
   lease: WireLease | null;
   replicas: { id: string; silent_ms: number; proxies: number; epoch: number }[];
+  copies: { cell: string; requests_total: number; errors_total: number; requests_in_flight: number; age_ms: number }[];
 }
 interface WireEvent {
   event: 'change' | 'progress' | 'loads' | 'fleet';
@@ -399,7 +408,7 @@ interface WireTraffic extends WireShare {
 }
 
 function readView(answer: unknown): TrafficView {
-  const { cells, fleet, lease, replicas, service, epoch, proxies } = answer as WireView;
+  const { cells, fleet, lease, replicas, copies, service, epoch, proxies } = answer as WireView;
   const stop = readStop(fleet);
   return {
     service,
@@ -409,6 +418,13 @@ function readView(answer: unknown): TrafficView {
     ...(lease && { lease: readLease(lease) }),
     replicas: replicas.map(({ silent_ms, ...rest }) => ({ ...rest, silentMs: silent_ms })),
     cells: cells.map((cell) => ({ ...readShare(cell), ...readLoad(cell) })),
+    copies: copies.map((c) => ({
+      cell: c.cell,
+      requestsTotal: c.requests_total,
+      errorsTotal: c.errors_total,
+      requestsInFlight: c.requests_in_flight,
+      ageMs: c.age_ms,
+    })),
   };
 }
 

@@ -67,6 +67,13 @@ export class TrafficViews {
           epoch: other.holding?.epoch ?? 0,
         })),
       ],
+      copies: (fleet.loads.copies ?? []).map(({ cell, load }) => ({
+        cell,
+        requests_total: load.requestsTotal,
+        errors_total: load.errorsTotal,
+        requests_in_flight: load.requestsInFlight,
+        age_ms: Math.round(load.ageMs),
+      })),
     };
   }
 }

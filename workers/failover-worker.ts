@@ -2,7 +2,6 @@
  * The failover worker's process: hosts the workflows and the activities of failovers. Holds no state: any number may run,
  * any may be killed. Run as `node dist/workers/failover-worker.js --settings FILE`.
  */
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Client } from '@temporalio/client';
@@ -13,6 +12,8 @@ import { createActivities } from '../activities/failover-activities';
 import { failoversUnderWay } from '../activities/failovers-under-way';
 import { failureDetecting } from '../activities/detect-failures';
 import { drills } from '../activities/drill';
+import { lookingAfterCells, type LookPorts } from '../activities/look-after-cells';
+import { pools, type PoolPorts } from '../activities/pool';
 import { reconciliation, type CarePorts } from '../activities/reconcile';
 import { loadSettings, type Settings } from '../blueprints/settings';
 import { ConfigurationStore } from '../blueprints/store';
@@ -30,6 +31,7 @@ import { TemporalNotifier } from '../prediction/temporal-notifier';
 import { workflowTypes } from '../workflows/messages';
 import { startDecisionPublisher } from './decision-publisher';
 import { keepSchedules } from './schedules';
+import { workflowBundle } from './workflow-bundle';
 
 /** After a worker's death its cached runs are offered to others once this has passed; it is part of the time to recover. */
 const stickyTimeoutMs = 1000;
@@ -60,20 +62,21 @@ async function main(): Promise<void> {
   const tls = files && new WatchedTls(files, { what: 'traffic API client', log, everyMs: tlsReloadMs });
   const traffic = new TrafficClient(trafficAddress, channelCredentials(tls));
   const identities = identitiesOf(settings);
+  const data = new DataGate(store, undefined, identities?.tlsTo);
   const manager = new SyntheticCellManager(
     store,
     providersOf(settings, identities),
     settings.cells.leaseS,
     {},
     identities,
+    (cell) => data.afterEnd(cell),
   );
-  const data = new DataGate(store, undefined, identities?.tlsTo);
   const worker = await untilThere(`namespace ${namespace}`, log, () =>
     createWorker(settings, client, connection, { store, traffic, cells: manager, data, log }),
   );
   await untilThere('the failure detection', log, () => ensureDetection(client, settings));
   const schedules = keepSchedules(client, settings, () => store.services(), log);
-  const retirement = startRetirementLoop(store, manager, (retired) => sayRetired(log, retired));
+  const retirement = startRetirementLoop(store, manager, retirementTeller(log));
 
   const leases = startLeaseKeeping(manager, settings.cells.leaseS, (error) =>
     log.warn(`leases of cells were not renewed: ${error.message}`),
@@ -106,21 +109,22 @@ export async function createWorker(
   settings: Settings,
   client: Client,
   connection: NativeConnection,
-  has: Pick<CarePorts, 'store' | 'traffic' | 'cells' | 'data'> & { log?: Logger },
+  has: Pick<CarePorts & PoolPorts & LookPorts, 'store' | 'traffic' | 'cells' | 'data'> & { log?: Logger },
   options: Partial<WorkerOptions> = {},
 ): Promise<Worker> {
   const { namespace, failoverTaskQueue } = settings.temporal;
-  const care: CarePorts = { ...has, client, failoverTaskQueue };
+  const care: CarePorts & PoolPorts & LookPorts = { ...has, client, failoverTaskQueue };
   return Worker.create({
     connection,
     namespace,
     taskQueue: failoverTaskQueue,
-    // Bundling takes a second: who has a bundle brings it.
-    ...(!options.workflowBundle && { workflowsPath: join(__dirname, '..', 'workflows', 'index.js') }),
+    ...(!options.workflowBundle && { workflowBundle: await workflowBundle() }),
     activities: {
       ...createActivities({ ...has, failovers: failoversUnderWay(client) }),
       ...reconciliation(care),
       ...drills(care),
+      ...pools(care),
+      ...lookingAfterCells(care),
       ...failureDetecting({
         ...has,
         notifier: new TemporalNotifier(client, failoverTaskQueue),
@@ -152,13 +156,25 @@ async function ensureDetection(client: Client, settings: Settings): Promise<void
   });
 }
 
-/** What the scale-down policy took away, and what resisted it. */
-function sayRetired(log: Logger, retired: RetiredCell[] | Error): void {
-  if (retired instanceof Error) return log.warn(`idle cells were not looked at: ${retired.message}`);
-  for (const { cell, idleForS, error } of retired) {
-    if (error) log.warn({ cell }, `idle cell ${cell} could not be retired: ${error.message}`);
-    else log.info({ cell, idleForS }, `idle cell ${cell} was retired after ${Math.round(idleForS)} s`);
-  }
+/** A cell that goes on resisting for the same reason is told of again after so long, not at each round. */
+const resistingEveryMs = 600_000;
+
+/** Tells what the scale-down policy took away, and what resisted it. */
+function retirementTeller(log: Logger): (retired: RetiredCell[] | Error) => void {
+  const told = new Map<string, { reason: string; atMs: number }>();
+  return (retired) => {
+    if (retired instanceof Error) return log.warn(`idle cells were not looked at: ${retired.message}`);
+    for (const { cell, idleForS, error } of retired) {
+      const last = told.get(cell);
+      if (!error) {
+        told.delete(cell);
+        log.info({ cell, idleForS }, `idle cell ${cell} was retired after ${Math.round(idleForS)} s`);
+      } else if (last?.reason !== error.message || Date.now() - last.atMs >= resistingEveryMs) {
+        told.set(cell, { reason: error.message, atMs: Date.now() });
+        log.warn({ cell }, `idle cell ${cell} could not be retired, and is tried again: ${error.message}`);
+      }
+    }
+  };
 }
 
 function sayRenewed(log: Logger, renewed: RenewedIdentities[] | Error): void {

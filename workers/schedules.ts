@@ -1,4 +1,4 @@
-/** Temporal Schedules of Understudy: the reconciliation, and the drills of the services that ask for them. */
+/** Temporal Schedules of Understudy: the reconciliation, the care for idle pools and for what cells are there, and the drills of the services that ask for them. */
 import { ScheduleAlreadyRunning, ScheduleNotFoundError, type Client, type ScheduleOptions } from '@temporalio/client';
 import type { Logger } from 'pino';
 import type { ServiceRecord } from '../blueprints/records';
@@ -6,6 +6,9 @@ import type { Settings } from '../blueprints/settings';
 import { workflowTypes } from '../workflows/messages';
 
 export const reconciliationScheduleId = 'understudy-reconciliation';
+
+export const poolScheduleId = 'understudy-pool';
+export const cellsScheduleId = 'understudy-cells';
 
 export function drillScheduleId(service: string): string {
   return `understudy-drill/${service}`;
@@ -17,18 +20,38 @@ type Wanted = Pick<ScheduleOptions, 'scheduleId' | 'spec' | 'action' | 'policies
 export function wantedSchedules(settings: Settings, services: readonly ServiceRecord[]): Wanted[] {
   const { failoverTaskQueue: taskQueue } = settings.temporal;
   const { everyS, graceS } = settings.reconciliation;
-  const reconciliation: Wanted = {
-    scheduleId: reconciliationScheduleId,
-    spec: { intervals: [{ every: Math.round(everyS * 1000) }] },
+  const { poolEveryS, lookEveryS, sweep } = settings.cells;
+  const regular = (
+    scheduleId: string,
+    seconds: number,
+    workflow: { type: string; id: string; input: object },
+  ): Wanted => ({
+    scheduleId,
+    spec: { intervals: [{ every: Math.round(seconds * 1000) }] },
+    // A round that was missed is made up by the next.
     policies: { overlap: 'SKIP', catchupWindow: '10s' },
     action: {
       type: 'startWorkflow',
-      workflowType: workflowTypes.reconcile,
-      workflowId: 'reconcile',
+      workflowType: workflow.type,
+      workflowId: workflow.id,
       taskQueue,
-      args: [{ dryRun: false, graceS }],
+      args: [workflow.input],
     },
-  };
+  });
+  const regulars = [
+    regular(reconciliationScheduleId, everyS, {
+      ...{ type: workflowTypes.reconcile, id: 'reconcile' },
+      input: { dryRun: false, graceS },
+    }),
+    regular(poolScheduleId, poolEveryS, {
+      ...{ type: workflowTypes.keepPools, id: 'keep-pools' },
+      input: { backOffS: poolEveryS },
+    }),
+    regular(cellsScheduleId, lookEveryS, {
+      ...{ type: workflowTypes.lookAfterCells, id: 'look-after-cells' },
+      input: { remove: sweep === 'remove' },
+    }),
+  ];
   const drills = services.flatMap(({ name, spec: { policy } }): Wanted[] => {
     if (!policy.drill || policy.autonomy === 'observe' || policy.autonomy === 'advise') return [];
     return [
@@ -47,7 +70,7 @@ export function wantedSchedules(settings: Settings, services: readonly ServiceRe
       },
     ];
   });
-  return [reconciliation, ...drills];
+  return [...regulars, ...drills];
 }
 
 /** Creates what is not there yet and brings the rest up to date; a pause that a person, or a failure, set stays. */

@@ -4,6 +4,7 @@ import { largestShare, percent, type Failover } from './failover';
 import { overrideActions, signalNames, type Override } from './messages';
 import { answer } from './override';
 import type { Step } from './steps';
+import { warmUpSteps } from './warm-up-steps';
 
 /**
  * What holds from start to end, as Markdown for Temporal's UI: there also while no worker runs, when the current details
@@ -40,7 +41,10 @@ export function details(f: Failover, step: Step): string {
   if (f.held) lines.push(`**Held by ${f.held.by}**: ${f.held.reason}`);
   if (f.approved) lines.push(`Approved by ${f.approved.by}: ${f.approved.reason}`);
   lines.push('', ...orders(f));
-  lines.push('', 'What happened last:', '', ...f.entries.slice(-6).map((e) => `- ${timeOfDay(e.at)} ${e.what}`));
+  const last = f.entries
+    .slice(-6)
+    .flatMap((entry) => [`- ${timeOfDay(entry.at)} ${entry.what}`, ...warmUpSteps(entry).map((text) => `  - ${text}`)]);
+  lines.push('', 'What happened last:', '', ...last);
   return lines.join('\n');
 }
 

@@ -13,8 +13,9 @@ export const decisionKinds = [
   'finding',
   'mending',
   'drill',
+  'pool',
 ] as const;
-/** `guard`: what holds a failover back, or no longer does. `page`: a person is called. `finding` and `mending` are a reconciliation's, `drill` is the result of a drill as a whole. */
+/** `guard`: what holds a failover back, or no longer does. `page`: a person is called. `finding` and `mending` are a reconciliation's, `drill` is the result of a drill as a whole, `pool` what became of a cell for the idle pool. */
 export type DecisionKind = (typeof decisionKinds)[number];
 
 /** One decision, as it is recorded and published as a CloudEvent. */
@@ -25,7 +26,7 @@ export interface Decision {
   /** ISO 8601, workflow time. */
   at: string;
   service: string;
-  /** The source cell or, of a finding, the cell that was found. */
+  /** The source cell or, of a finding and of the pool, the cell that was found or made. */
   cell: string;
   /** Workflow id of who decided. */
   by: string;

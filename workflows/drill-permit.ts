@@ -10,6 +10,8 @@ export interface DrillFacts {
   /** Declared cells; load as a part of what the cell can carry, null while it is not measured. */
   cells: { name: string; load: number | null; errorRatio: number; shareBp: number }[];
   maxErrorRatio: number;
+  /** Of the policy: below this load nothing moves, and a drill would wait in vain. */
+  minSourceLoad: number;
   /** Synthetic cells that carry traffic already. */
   standIns: string[];
 }
@@ -22,15 +24,27 @@ const dayMs = 86_400_000;
 export function drillPermit(facts: DrillFacts): DrillPermit {
   const { autonomy, drill, nowMs, underWay, standIns } = facts;
   const no = (why: string): DrillPermit => ({ go: false, why });
-  if (autonomy === 'observe' || autonomy === 'advise') return no(`autonomy ${autonomy} moves no traffic`);
+  if (autonomy === 'observe' || autonomy === 'advise') {
+    return no(`autonomy ${autonomy} moves no traffic, not even of a drill: set policy.autonomy to approve or act`);
+  }
   const window = blockedBy(drill.blocked, nowMs);
   if (window) return no(`drills are blocked from ${window.from} to ${window.to} UTC`);
   if (underWay.length > 0) return no(`a failover is open already: ${underWay.join(', ')}`);
   if (standIns.length > 0) return no(`${standIns.join(', ')} still carries traffic of an earlier failover`);
   const busy = whatLacksRoom(facts);
   if (busy) return no(busy);
+  const able = cellsWithShare(facts);
+  if (able.length === 0) return no(`no cell carries enough to give ${drill.shareBp} bp to a drill`);
   const cell = sourceOf(facts);
-  return cell === null ? no(`no cell carries enough to give ${drill.shareBp} bp to a drill`) : { go: true, cell };
+  return cell === null ? no(whyQuiet(able, facts.minSourceLoad)) : { go: true, cell };
+}
+
+type DrillCell = DrillFacts['cells'][number];
+
+function whyQuiet(cells: readonly DrillCell[], minSourceLoad: number): string {
+  const percent = (part: number) => `${(part * 100).toFixed(1)} %`;
+  const loads = cells.map(({ name, load }) => `${name} ${percent(load ?? 0)}`).join(', ');
+  return `too few requests: of their capacity ${loads} are used, and below ${percent(minSourceLoad)} (policy.minSourceLoad) nothing moves`;
 }
 
 /** What speaks against giving or taking a share now; null: nothing does. */
@@ -46,10 +60,15 @@ export function whatLacksRoom({ cells, drill, maxErrorRatio }: Omit<DrillFacts, 
   return null;
 }
 
-/** The cell that was named, or each in turn: another at every drill. */
-function sourceOf({ cells, drill, nowMs }: DrillFacts): string | null {
-  const able = cells.filter((c) => c.shareBp >= drill.shareBp && (drill.cell === undefined || drill.cell === c.name));
-  const turn = Math.floor(nowMs / (drill.everyH * 3_600_000));
+/** The cell that was named, or all, as far as there is a share to be taken. */
+function cellsWithShare({ cells, drill }: DrillFacts): DrillCell[] {
+  return cells.filter((c) => c.shareBp >= drill.shareBp && (drill.cell === undefined || drill.cell === c.name));
+}
+
+/** Each in turn: another at every drill. */
+function sourceOf(facts: DrillFacts): string | null {
+  const able = cellsWithShare(facts).filter(({ load }) => (load ?? 0) > facts.minSourceLoad);
+  const turn = Math.floor(facts.nowMs / (facts.drill.everyH * 3_600_000));
   return able[turn % able.length]?.name ?? null;
 }
 

@@ -2,7 +2,7 @@
 import type { CellRole, CellState } from '../blueprints/records';
 import type { Policy } from '../blueprints/schema';
 import type { InstancePhase } from '../cells/provider';
-import type { Outcome } from './messages';
+import { poolOwner, type Outcome } from './messages';
 
 export interface RunFact {
   /** `unknown`: Temporal has nothing of it, or no longer. */
@@ -146,15 +146,16 @@ function outside(facts: ServiceFacts, cell: CellFact): Finding | null {
   return finding(facts, cell, null, 'traffic-outside-the-split', 'none', what);
 }
 
-/** What stands may serve the next failover; what does not is of no use to anybody. */
+/** What stands may serve the next failover; what does not, or was not yet proven for the pool, is of no use to anybody. */
 function restOrRetire(cell: CellFact): Mend {
-  return cell.observed === 'ready' ? 'rest' : 'retire';
+  return cell.observed === 'ready' && !cell.owner?.startsWith('pool/') ? 'rest' : 'retire';
 }
 
 function ofStranger(facts: ServiceFacts, stranger: StrangerFact): Finding[] {
   const run = facts.runs[stranger.owner];
   // What operators run is theirs.
-  if (!stranger.owner.startsWith('failover/') || run?.status === 'running') return [];
+  const isOfRun = stranger.owner.startsWith('failover/') || stranger.owner === poolOwner(facts.service);
+  if (!isOfRun || run?.status === 'running') return [];
   const cell = { name: stranger.name, owner: stranger.owner, sourceCell: null };
   const what = `${stranger.name} runs for ${stranger.owner}, and the store knows nothing of it`;
   if (stranger.requestsPerSecond) {

@@ -4,3 +4,5 @@ export { telemetrySupervision as TelemetrySupervision } from './telemetry-superv
 export { failureDetection as FailureDetection } from './failure-detection';
 export { reconcile as Reconcile } from './reconcile';
 export { failoverDrill as FailoverDrill } from './drill';
+export { keepPools as KeepPools, fillPool as FillPool } from './pool';
+export { lookAfterCells as LookAfterCells } from './look-after-cells';

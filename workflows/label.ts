@@ -5,7 +5,8 @@ import { shareAtStake } from './failover';
 export const labels = ['confirmed', 'averted', 'false', 'missed', 'unknown'] as const;
 /**
  * `confirmed`: the source failed, as predicted. `averted`: it recovered once it was relieved. `false`: it lived past the
- * time predicted under its usual load. `missed`: it failed and nobody had predicted it. `unknown`: nobody can say, and nothing may be learnt from it.
+ * time predicted under its usual load. `missed`: it failed and nobody had predicted it. `unknown`: nobody can say, and
+ * nothing may be learnt from it.
  */
 export type LabelKind = (typeof labels)[number];
 

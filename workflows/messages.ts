@@ -46,6 +46,14 @@ export function failoverWorkflowId(service: string, cell: string): string {
   return `failover/${service}/${cell}`;
 }
 
+/**
+ * The workflow that makes a cell for the idle pool of a service, and with it the owner of what it makes: one at a time. What
+ * it holds, a failover may take.
+ */
+export function poolOwner(service: string): string {
+  return `pool/${service}`;
+}
+
 export interface FailoverResult {
   outcome: Outcome;
   reason: string;
@@ -61,6 +69,8 @@ export interface Override {
   reason: string;
   /** For `step`: the share of the service the synthetic cell is to carry, in basis points. */
   shareBp?: number;
+  /** By it whoever sends a signal finds the answer in the dossier. */
+  id?: string;
 }
 
 export interface OverrideAnswer {
@@ -78,6 +88,9 @@ export const workflowTypes = {
   failureDetection: 'FailureDetection',
   reconcile: 'Reconcile',
   failoverDrill: 'FailoverDrill',
+  keepPools: 'KeepPools',
+  fillPool: 'FillPool',
+  lookAfterCells: 'LookAfterCells',
 } as const;
 
 /** Key of the memo that tells other failovers what the risk is put down to. */

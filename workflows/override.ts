@@ -36,11 +36,12 @@ export function answer(f: Failover, message: unknown): OverrideAnswer {
 
 /** The order carried into what the failover knows; `decide` does the rest. Refused ones leave a line in the dossier. */
 export function hearOverride(f: Failover, message: unknown, nowMs: number): Failover {
-  const { accepted, message: reply } = answer(f, message);
-  if (!accepted) return note(f, nowMs, `an override was refused: ${reply}`, { override: message });
+  const answered = answer(f, message);
+  if (!answered.accepted)
+    return note(f, nowMs, `an override was refused: ${answered.message}`, evidenceOf(message, answered));
   const override = message as Override;
   const { action, by, reason } = override;
-  const heard = note(f, nowMs, `${by} ordered ${action}: ${reason}`, { override });
+  const heard = note(f, nowMs, `${by} ordered ${action}: ${reason}`, evidenceOf(override, answered));
   const order = { by, reason };
   switch (action) {
     case 'approve':
@@ -59,6 +60,12 @@ export function hearOverride(f: Failover, message: unknown, nowMs: number): Fail
       // An order is newer than the hold and from a person as well: it ends the hold.
       return { ...heard, order: { ...order, kind: action }, orderedStepBp: null, held: null };
   }
+}
+
+/** With the answer where somebody means to look for it. */
+function evidenceOf(message: unknown, answered: OverrideAnswer): Record<string, unknown> {
+  const isLookedFor = (message as Override | null)?.id !== undefined;
+  return { override: message, ...(isLookedFor && { answer: answered }) };
 }
 
 /** Cancelling the workflow in Temporal's UI asks for the gentlest way out: give back, then end. */

@@ -116,9 +116,11 @@ async function act(f: Failover, step: Step, nowMs: number, interrupted: () => bo
       if (step.untilMs === null) await condition(interrupted);
       else await condition(interrupted, Math.max(1, step.untilMs - nowMs), { summary });
       return { kind: 'nothing' };
-    case 'rest':
-      await activities.restAtIdle.executeWithOptions({ ...untilDone, summary }, [syntheticSubject(f, step)]);
-      return { kind: 'done' };
+    case 'rest': {
+      const request = syntheticSubject(f, step);
+      const rested = await activities.restAtIdle.executeWithOptions({ ...untilDone, summary }, [request]);
+      return { kind: 'done', ...(rested && { rested }) };
+    }
     case 'retire': {
       const request = { ...syntheticSubject(f, step), syntheticCell: f.synthetic?.name ?? null };
       await activities.retireSyntheticCell.executeWithOptions({ ...untilDone, summary }, [request]);

@@ -9,7 +9,7 @@ import { labelOf, watchedUntilMs, witness } from './label';
 import type { Phase } from './messages';
 import { planOf } from './plan';
 import { isSameReason, whyUnchanged } from './reasons';
-import type { Acknowledgement, Observation, ShiftResult, ShiftStep, Step, StepResult } from './steps';
+import type { Acknowledgement, Observation, Rested, ShiftResult, ShiftStep, Step, StepResult } from './steps';
 
 const refusedChangeRetryMs = 3000;
 
@@ -115,7 +115,7 @@ function recorded(f: Failover, step: Step, result: StepResult, nowMs: number): F
     case 'nothing':
       return f;
     case 'done':
-      return done(f, step);
+      return done(withRest(f, result.rested, nowMs), step);
     case 'failed':
       return failed(f, step, result.reason, nowMs);
     case 'loaded': {
@@ -199,6 +199,10 @@ function judgementOfLeftover(f: Failover, context: FailoverContext, { totals }: 
   const notBeforeMs = nowMs + stepIntervalS * 1000;
   const timeoutMs = nowMs + Math.max(canaryTimeoutS, stepIntervalS) * 1000;
   return { ...common, of: 'synthetic', baseline: totals.synthetic, notBeforeMs, timeoutMs };
+}
+
+function withRest(f: Failover, rested: Rested | undefined, nowMs: number): Failover {
+  return rested ? note(f, nowMs, `${f.synthetic?.name} rests ${rested.how}: ${rested.why}`) : f;
 }
 
 function done(f: Failover, step: Step): Failover {

@@ -97,6 +97,12 @@ export interface Acknowledgement {
   tookMs: number;
 }
 
+/** How a synthetic cell waits for the next failover, and why so. */
+export interface Rested {
+  how: 'frozen' | 'stopped' | 'running';
+  why: string;
+}
+
 export interface ShiftRequest extends SyntheticSubject {
   purpose: ShiftPurpose;
   targetBp: number;
@@ -186,7 +192,8 @@ export interface FailoverActivities extends DecisionActivities {
   shiftTraffic(request: ShiftRequest): Promise<ShiftResult>;
   watchFailover(request: WatchRequest): Promise<Observation>;
   /** Out of traffic, kept for the next prediction. */
-  restAtIdle(request: SyntheticSubject): Promise<void>;
+  /** Answers how it lies now; nothing in histories from before that was told, or where it is gone. */
+  restAtIdle(request: SyntheticSubject): Promise<Rested | void>;
   /** Out of traffic and gone. A cell that never came to be, or whose name is not known (null), is fine. */
   retireSyntheticCell(
     request: Omit<SyntheticSubject, 'syntheticCell'> & { syntheticCell: string | null },
@@ -208,5 +215,5 @@ export type StepResult =
   | { kind: 'observed'; observation: Observation }
   /** A message, or the clock, came first; or the step has no effect outside. */
   | { kind: 'nothing' }
-  | { kind: 'done' }
+  | { kind: 'done'; rested?: Rested }
   | { kind: 'failed'; reason: string };

@@ -27,6 +27,9 @@ export const assumed = {
   /** Seconds until ready, log-normal by median and p99. The p99 are the targets, not measurements. */
   fromNothingS: { median: 4, p99: 10 },
   fromIdleS: { median: 0.7, p99: 2 },
+  /** A cell for the pool: how often is looked (cells.poolEveryS), and its warm-up, after it is ready. One at a time. */
+  poolEveryS: 60,
+  poolWarmS: 15,
 } as const;
 
 /** A small generator of its own: the same month for the same seed (mulberry32). */
@@ -85,16 +88,23 @@ interface Month {
   late: number;
   idleH: number;
   busyH: number;
+  /** Cells made for the pool alone, in this month and in the one before it, in which the service began. */
+  made: number;
+  /** In that first month. */
+  firstFailures: number;
+  firstLate: number;
 }
 
 /** One service. `keep` decides how many wait idle, once an hour and after each prediction. */
 function simulate(seed: number, keep: (question: PoolQuestion) => number, prices: PoolQuestion['prices']): Month {
   const random = generator(seed);
-  const month: Month = { failures: 0, late: 0, idleH: 0, busyH: 0 };
+  const month: Month = { failures: 0, late: 0, idleH: 0, busyH: 0, made: 0, firstFailures: 0, firstLate: 0 };
   const seen: number[] = [];
   let back: number[] = [];
   let idle = 0;
   let mostIdle = 0;
+  /** When the cell lies idle that is being made for the pool. */
+  let madeAtH: number | null = null;
   const decide = (nowH: number) => {
     const last = seen.at(-1);
     mostIdle = keep({
@@ -109,18 +119,35 @@ function simulate(seed: number, keep: (question: PoolQuestion) => number, prices
     });
     idle = Math.min(idle, mostIdle);
   };
+  /** As the product does: what is with a failover counts as about to be idle, and none is begun beyond. */
+  const makeWhatLacks = (nowH: number) => {
+    if (madeAtH !== null || idle + back.length >= mostIdle) return;
+    const { fromNothingS, poolEveryS, poolWarmS } = assumed;
+    const tookS = random() * poolEveryS + logNormal(fromNothingS, random) + poolWarmS;
+    madeAtH = nowH + tookS / 3600;
+  };
   let nowH = -assumed.monthH;
   const wanted = monthOf(random);
   const pass = (toH: number) => {
     while (nowH < toH) {
-      const nextH = Math.min(toH, Math.floor(nowH) + 1, ...back);
-      if (nowH >= 0) month.idleH += idle * (nextH - nowH);
+      const nextH = Math.min(toH, Math.floor(nowH) + 1, madeAtH ?? Infinity, ...back);
+      if (nowH >= 0) {
+        month.idleH += idle * (nextH - nowH);
+        // While it is made it costs what a running one does; so, to be careful, does the wait for the next look.
+        if (madeAtH !== null) month.busyH += nextH - nowH;
+      }
       nowH = nextH;
-      // A failover that has ended leaves its cell idle, as far as it is worth it; nobody makes one for the pool alone.
+      if (madeAtH !== null && madeAtH <= nowH) {
+        idle = Math.min(mostIdle, idle + 1);
+        madeAtH = null;
+        month.made += 1;
+      }
+      // A failover that has ended leaves its cell idle, as far as it is worth it.
       const ended = back.filter((endH) => endH <= nowH).length;
       back = back.filter((endH) => endH > nowH);
       idle = Math.min(mostIdle, idle + ended);
       if (Number.isInteger(nowH)) decide(nowH);
+      makeWhatLacks(nowH);
     }
   };
   decide(nowH);
@@ -128,9 +155,15 @@ function simulate(seed: number, keep: (question: PoolQuestion) => number, prices
     pass(atH);
     const isFromIdle = idle > 0;
     if (isFromIdle) idle -= 1;
+    // One that is being made for the pool is taken as it is: the failover begins a new one in the worst case, no later.
+    else madeAtH = null;
     const readyS = logNormal(isFromIdle ? assumed.fromIdleS : assumed.fromNothingS, random);
     const leadS = leadOf(random);
     const busyH = isFailure ? assumed.busyH.failure : assumed.busyH.falseAlarm;
+    if (atH < 0 && isFailure) {
+      month.firstFailures += 1;
+      if (readyS > leadS) month.firstLate += 1;
+    }
     if (atH >= 0) {
       month.busyH += busyH;
       if (isFailure) {
@@ -140,6 +173,7 @@ function simulate(seed: number, keep: (question: PoolQuestion) => number, prices
     }
     back.push(atH + busyH);
     seen.push(atH);
+    decide(atH);
   }
   pass(assumed.monthH);
   return month;
@@ -156,6 +190,8 @@ export async function poolFigures(): Promise<Figure[]> {
       cost: (sum(({ busyH }) => busyH) + sum(({ idleH }) => idleH) * prices.idleCostShare) / alwaysOnH,
       late: sum(({ late }) => late) / sum(({ failures }) => failures),
       idle: sum(({ idleH }) => idleH) / alwaysOnH,
+      made: sum(({ made }) => made) / services,
+      firstLate: sum(({ firstLate }) => firstLate) / sum(({ firstFailures }) => firstFailures),
     };
   };
   const price = (idleCostShare: number) => policySchema.parse({ pool: { idleCostShare } }).pool;
@@ -163,8 +199,10 @@ export async function poolFigures(): Promise<Figure[]> {
   const figures = [
     plain('pool: predicted failures in the month', decided.failures, '1'),
     plain('pool: idle cells, on average per service', decided.idle, '1'),
+    plain('pool: cells made for the pool alone, per service and two months', decided.made, '1'),
     atMost('pool: standby cost / an always-on spare, idle at 5.5 %', decided.cost, 'share', 0.1),
     atMost('pool: predicted failures without a cell in time', decided.late, 'share', 0.01),
+    plain("pool: the same in a service's first month", decided.firstLate, 'share'),
   ];
   // What hangs on the price of an idle cell, and what the two extremes would cost.
   const dear = run((question) => decidePool(question).keep, price(0.1));

@@ -1,6 +1,6 @@
 /** The arms that only react: (a) to (d), all behind one Envoy of their own. */
 import type { Instance } from '../../blueprints/schema';
-import { addressesOf, untilReady } from '../../cells/manager';
+import { addressesOf, untilReady } from '../../cells/life/ready';
 import { Arm, type ArmContext } from './arm';
 import type { ArmName } from './arms';
 import { letters, type Letter } from './deployment';

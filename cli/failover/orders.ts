@@ -1,15 +1,18 @@
-/** A person's orders to a failover: as an update, which answers, or as a signal, which waits for a worker. */
-import { WorkflowNotFoundError, WorkflowUpdateFailedError, type Client } from '@temporalio/client';
-import type { Override, OverrideAnswer } from '../../workflows/messages';
-import { failoverWorkflowId, signalNames, updateNames } from '../../workflows/messages';
-
-/** An update that no worker takes within this time is sent as a signal, which the server keeps. */
-const workerAnswersWithinMs = 3000;
-
 /**
- * As an update, which answers; if no worker is there to answer, as a signal, which the server keeps until one is. An
- * order that arrives both ways is heard once: the second finds it in force and is refused.
+ * A person's orders to a failover: as a signal, which the server keeps until a worker is there; the answer is read from the
+ * dossier. An update would answer by itself, but one that meets a worker which has just started may leave a history that
+ * cannot be replayed (seen once here with SDK 1.24; the like is reported in temporalio/sdk-python#1591).
  */
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { WorkflowNotFoundError, type Client } from '@temporalio/client';
+import type { Dossier, Override, OverrideAnswer } from '../../workflows/messages';
+import { failoverWorkflowId, queryNames, signalNames } from '../../workflows/messages';
+
+/** Without a worker nobody answers; the order waits then. */
+const workerAnswersWithinMs = 3000;
+const askEveryMs = 50;
+
 export async function sendOverride(
   client: Client,
   service: string,
@@ -19,31 +22,44 @@ export async function sendOverride(
   return orderFailover(client, failoverWorkflowId(service, cell), override);
 }
 
-export async function orderFailover(client: Client, failover: string, override: Override): Promise<OverrideAnswer> {
+export interface OrderAnswer extends OverrideAnswer {
+  /** Nothing is under way that could be steered. */
+  isOver?: true;
+}
+
+/** What follows, or why not. Sent again it is heard again, and refused if it is in force already. */
+export async function orderFailover(client: Client, failover: string, override: Override): Promise<OrderAnswer> {
   const handle = client.workflow.getHandle(failover);
+  const id = randomUUID();
   try {
-    return await client.withDeadline(Date.now() + workerAnswersWithinMs, () =>
-      handle.executeUpdate<OverrideAnswer, [Override]>(updateNames.override, { args: [override] }),
-    );
-  } catch (err) {
-    if (err instanceof WorkflowUpdateFailedError) {
-      return { accepted: false, message: err.cause?.message ?? err.message };
-    }
-    if (err instanceof WorkflowNotFoundError) return notUnderWay(failover);
-  }
-  try {
-    await handle.signal(signalNames.override, override);
+    await handle.signal(signalNames.override, { ...override, id });
   } catch (err) {
     if (err instanceof WorkflowNotFoundError) return notUnderWay(failover);
     throw err;
   }
-  return {
-    accepted: true,
-    message: 'no worker answered; the order was left as a signal and is heard as soon as one runs',
-  };
+  const deadline = Date.now() + workerAnswersWithinMs;
+  do {
+    // The query sees every signal that the server took before it.
+    const dossier = await client
+      .withDeadline(deadline, () => handle.query<Dossier>(queryNames.dossier))
+      .catch(() => undefined);
+    const answer = dossier && answerIn(dossier, id);
+    if (answer) return answer;
+    await sleep(askEveryMs);
+  } while (Date.now() < deadline);
+  return { accepted: true, message: 'no worker answered; the order was left and is heard as soon as one runs' };
 }
 
-function notUnderWay(failover: string): OverrideAnswer {
+function answerIn({ entries }: Dossier, id: string): OverrideAnswer | undefined {
+  const heard = entries.findLast(({ evidence }) => (evidence?.['override'] as Override | undefined)?.id === id);
+  return heard?.evidence?.['answer'] as OverrideAnswer | undefined;
+}
+
+function notUnderWay(failover: string): OrderAnswer {
   const of = failover.split('/').slice(1).join('/');
-  return { accepted: false, message: `no failover of ${of} is under way; see understudy failover list --open` };
+  return {
+    accepted: false,
+    isOver: true,
+    message: `no failover of ${of} is under way; see understudy failover list --open`,
+  };
 }

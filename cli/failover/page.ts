@@ -1,5 +1,6 @@
 /** A failover's dossier as one self-contained HTML page: no script, no network, printable. */
 import type { Dossier } from '../../workflows/messages';
+import { warmUpSteps } from '../../workflows/warm-up-steps';
 import type { Story } from './story';
 import { clock } from './text';
 import { escapeXml as escape, timelineSvg } from './timeline';
@@ -65,11 +66,14 @@ function facts(d: Dossier, from: Story['from']): string {
 }
 
 function decisions(d: Dossier): string {
-  const rows = d.entries.map(({ at, phase, what, evidence }, i) => {
+  const rows = d.entries.map((entry, i) => {
+    const { at, phase, what, evidence } = entry;
+    const steps = warmUpSteps(entry).map((text) => `<li>${escape(text)}</li>`);
+    const list = steps.length > 0 ? `<ul>${steps.join('')}</ul>` : '';
     const more = evidence
       ? `<details><summary>evidence</summary><pre>${escape(JSON.stringify(evidence, null, 2))}</pre></details>`
       : '';
-    return `<tr><td class="n">${i + 1}</td><td class="t">${clock(at)}</td><td>${phase}</td><td>${escape(what)}${more}</td></tr>`;
+    return `<tr><td class="n">${i + 1}</td><td class="t">${clock(at)}</td><td>${phase}</td><td>${escape(what)}${list}${more}</td></tr>`;
   });
   return `<table><thead><tr><th></th><th>time</th><th>phase</th><th>what</th></tr></thead><tbody>${rows.join('\n')}</tbody></table>`;
 }

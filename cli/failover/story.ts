@@ -1,5 +1,5 @@
 /** All that is to be read of one run of a failover: its dossier and every risk it was told, from whoever still knows. */
-import { WorkflowNotFoundError, type Client } from '@temporalio/client';
+import { WorkflowNotFoundError, isGrpcServiceError, type Client } from '@temporalio/client';
 import { defaultPayloadConverter, type Payload } from '@temporalio/common';
 import type { History } from '@temporalio/common/lib/proto-utils';
 import type { Settings } from '../../blueprints/settings';
@@ -9,6 +9,8 @@ import { withStore } from '../temporal';
 import { replayedDossier } from './replayed-dossier';
 
 const workerAnswersWithinMs = 3000;
+/** gRPC's status. */
+const notFound = 5;
 
 export interface RiskPoint {
   at: string;
@@ -41,8 +43,9 @@ async function historyOf(client: Client, failover: string, runId?: string): Prom
   try {
     return await client.workflow.getHandle(failover, runId).fetchHistory();
   } catch (err) {
-    if (err instanceof WorkflowNotFoundError || /invalid UUID|Invalid RunId/i.test(String((err as Error).message)))
-      return null;
+    const isUnknown =
+      err instanceof WorkflowNotFoundError || (isGrpcServiceError(err) && Number(err.code) === notFound);
+    if (isUnknown || /invalid UUID|Invalid RunId/i.test(String((err as Error).message))) return null;
     throw err;
   }
 }

@@ -1,5 +1,6 @@
 /** Dossiers and lists of failovers as text for a terminal. */
 import type { Dossier, DossierEntry } from '../../workflows/messages';
+import { warmUpSteps } from '../../workflows/warm-up-steps';
 import { asColumns } from '../temporal';
 import type { ListedFailover } from './list';
 import type { Story } from './story';
@@ -36,8 +37,11 @@ export function asText(d: Dossier): string {
   return lines.join('\n');
 }
 
-export function entryLine({ at, phase, what }: DossierEntry): string {
-  return `${clock(at)}  ${phase.padEnd(12)} ${what}`;
+/** With a line for each step of a warm-up below it. */
+export function entryLine(entry: DossierEntry): string {
+  const { at, phase, what } = entry;
+  const below = warmUpSteps(entry).map((text) => `\n${' '.repeat(31)}${text}`);
+  return `${clock(at)}  ${phase.padEnd(12)} ${what}${below.join('')}`;
 }
 
 function riskLines({ lastRisk }: Dossier): string[] {

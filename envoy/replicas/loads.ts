@@ -5,6 +5,8 @@ import { measuredShare } from '../measured-share';
 /** What one replica knows. Ages are from when it was said. */
 export interface ReplicaLoads {
   cells: { cell: string; load: CellLoad }[];
+  /** What went to cells past the split. Left out by a replica of a version before it. */
+  copies?: { cell: string; load: CellLoad }[];
   /** Age in milliseconds of the newest report of each node. */
   reports: { node: string; ageMs: number }[];
 }
@@ -16,12 +18,13 @@ export interface ReplicaLoads {
 export function mergeLoads(parts: { ageMs: number; loads: ReplicaLoads }[]): ReplicaLoads {
   if (parts.length === 1) return parts[0]!.loads;
   const told = new Map<string, CellLoad[]>();
+  const copied = new Map<string, CellLoad[]>();
   const reports = new Map<string, { node: string; ageMs: number }>();
+  const add = (to: Map<string, CellLoad[]>, cell: string, load: CellLoad, ageMs: number) =>
+    to.set(cell, [...(to.get(cell) ?? []), { ...load, ageMs: load.ageMs + ageMs }]);
   for (const { ageMs, loads } of parts) {
-    for (const { cell, load } of loads.cells) {
-      const aged = { ...load, ageMs: load.ageMs + ageMs };
-      told.set(cell, [...(told.get(cell) ?? []), aged]);
-    }
+    for (const { cell, load } of loads.cells) add(told, cell, load, ageMs);
+    for (const { cell, load } of loads.copies ?? []) add(copied, cell, load, ageMs);
     for (const { node, ageMs: age } of loads.reports) {
       // A proxy that moved has reported to two: the newer counts.
       if (age + ageMs < (reports.get(node)?.ageMs ?? Infinity)) reports.set(node, { node, ageMs: age + ageMs });
@@ -33,7 +36,9 @@ export function mergeLoads(parts: { ageMs: number; loads: ReplicaLoads }[]): Rep
     0,
   );
   const cells = [...told].map(([cell, loads]) => ({ cell, load: mergeCell(loads, seen) }));
-  return { cells, reports: [...reports.values()] };
+  // Shares say nothing here: nobody meant to share them out.
+  const copies = [...copied].map(([cell, loads]) => ({ cell, load: mergeCell(loads, 0) }));
+  return { cells, copies, reports: [...reports.values()] };
 }
 
 function mergeCell(loads: CellLoad[], requestsSeen: number): CellLoad {

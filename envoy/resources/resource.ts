@@ -80,6 +80,11 @@ export function carriesLiveTraffic(cluster: string, service: string): boolean {
   return cluster === service || cluster.startsWith(`${service}/`);
 }
 
+/** Whether the cluster carries what is meant for one cell of the service: probes and copies. */
+export function reachesOneCell(cluster: string, service: string): boolean {
+  return cluster.startsWith(`${service}|`);
+}
+
 /** The listener of a service for gRPC clients without a proxy. A service's own name has no dot. */
 export function proxylessName(service: string): string {
   return `${service}.grpc`;

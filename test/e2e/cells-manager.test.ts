@@ -1,18 +1,21 @@
 /** The Synthetic Cell Manager with a real Postgres and real processes: acquired once, warmed with evidence, reused, retired. */
 import { expect } from 'chai';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RefusedError, type CellRecord } from '../../blueprints/records';
 import type { BlueprintDocument } from '../../blueprints/schema';
 import { ConfigurationStore } from '../../blueprints/store';
 import { request } from '../../cells/http';
-import { CellNotReadyError, SyntheticCellManager } from '../../cells/manager';
+import { CellNotReadyError } from '../../cells/life/ready';
+import { SyntheticCellManager } from '../../cells/manager';
+import { poolQuestion } from '../../cells/pool-facts';
 import { ProcessProvider } from '../../cells/process-provider';
 import { retireIdleCells } from '../../cells/retire-idle';
-import { startDeclaredCell } from '../../cells/source-cells';
+import { startDeclaredCell, stopDeclaredCell } from '../../cells/source-cells';
 import { processesThatStay, runningProcesses, serverBlueprint, until } from '../support/cells';
 import { cellDocument, serviceDocument } from '../support/documents';
 import { startPostgres, type TestPostgres } from '../support/postgres';
@@ -21,8 +24,9 @@ const failover = 'failover/shop/shop-a';
 const plan = [
   { kind: 'preload', path: '/preload', minEntries: 50 },
   { kind: 'connections', perInstance: 3 },
-  { kind: 'probe', path: '/work', requests: 8, maxLatencyRatio: 1.5, toleranceMs: 500 },
+  { kind: 'probe', path: '/work', requests: 8, maxLatencyRatio: 1.5, toleranceMs: 500, atMostS: 0 },
 ];
+const frozen = { scaleDown: { idle: 'frozen' } };
 
 describe('Synthetic Cell Manager', function () {
   this.timeout(180_000);
@@ -79,6 +83,22 @@ describe('Synthetic Cell Manager', function () {
     expect((await store.cell('shop-a'))?.instances).to.deep.equal(cell.instances);
     expect((await provider.observe('shop-a')).owner).to.equal('operator');
     expect(await startDeclaredCell(provider, store, 'shop-a')).to.deep.equal(cell);
+  });
+
+  it('ends a declared cell that it started, but none that carries traffic', async () => {
+    await applyShop(serverBlueprint(marker));
+    await startDeclaredCell(provider, store, 'shop-a');
+    const refused = await stopDeclaredCell(provider, store, 'shop-a').catch((error: unknown) => error);
+    expect(refused).to.be.instanceOf(RefusedError);
+    expect((await provider.observe('shop-a')).phase).to.equal('ready');
+    const emptied = {
+      cell: (name: string) => store.cell(name),
+      traffic: async () => undefined,
+      updateCell: (name: string, change: { instances?: [] }) => store.updateCell(name, change),
+    };
+    await stopDeclaredCell(provider, emptied, 'shop-a');
+    expect((await provider.observe('shop-a')).phase).to.equal('absent');
+    expect((await store.cell('shop-a'))?.instances).to.deep.equal([]);
   });
 
   it('makes one synthetic cell per failover, ready and recorded, however often it is asked', async () => {
@@ -151,7 +171,7 @@ describe('Synthetic Cell Manager', function () {
     const steps = [
       { kind: 'preload', path: '/preload', minEntries: 51 },
       { kind: 'connections', perInstance: 1, path: '/nowhere' },
-      { kind: 'probe', path: '/broken', requests: 8 },
+      { kind: 'probe', path: '/broken', requests: 8, atMostS: 0 },
     ];
     await applyShop(serverBlueprint(marker, [], { warmUp: steps }));
     const { cell } = await acquire();
@@ -168,7 +188,7 @@ describe('Synthetic Cell Manager', function () {
   });
 
   it('gives an idle cell with its processes to the next failover', async () => {
-    await applyShop(serverBlueprint(marker));
+    await applyShop(serverBlueprint(marker, [], frozen));
     const first = await acquire();
     const before = [...runningProcesses(marker).keys()].sort();
     const rested = await manager.rest(first.cell);
@@ -187,8 +207,132 @@ describe('Synthetic Cell Manager', function () {
     expect((await store.cell(first.cell.name))?.owner).to.equal('failover/shop/shop-b');
   });
 
-  it('makes an idle cell anew that died at rest', async () => {
+  it('gives a failover the cell that is being made for the pool, at any moment before it lies idle', async () => {
     await applyShop(serverBlueprint(marker));
+    const claim = async () => {
+      const blueprint = { name: 'shop', version: 1 };
+      const { cell } = await store.acquireSyntheticCell({
+        ...{ failover: 'pool/shop', source: 'shop-a', blueprint, fromNothing: true },
+      });
+      return cell;
+    };
+    const refusal = (work: Promise<unknown>) =>
+      work.then(
+        () => undefined,
+        (error: Error) => error,
+      );
+    const claimed = await claim();
+    expect(await claim(), 'asked again').to.deep.equal(claimed);
+    const pooled = await manager.makeForPool(claimed);
+    expect(await manager.makeForPool(claimed), 'by another worker').to.deep.equal(pooled);
+    expect((await manager.warm(pooled)).warm).to.equal(true);
+    const before = [...runningProcesses(marker).keys()].sort();
+
+    const first = await acquire();
+    expect(first).to.deep.include({ reused: true, cell: { ...pooled, owner: failover, state: 'provisioning' } });
+    const late = [() => manager.makeForPool(pooled), () => manager.warm(pooled), () => manager.restInPool(pooled)];
+    for (const step of late) expect((await refusal(step()))?.message).to.contain(`belongs to ${failover}`);
+    expect((await acquire()).cell.name, 'nothing of it is made anew').to.equal(pooled.name);
+    expect([...runningProcesses(marker).keys()].sort()).to.deep.equal(before);
+    expect((await manager.observe(pooled)).phase).to.equal('ready');
+
+    // Laid idle it is every failover's; only while it falls asleep it is nobody's but the pool's.
+    const second = await manager.makeForPool(await claim());
+    expect(second.name).to.not.equal(pooled.name);
+    await store.updateCell(second.name, { state: 'idle' }, 'pool/shop');
+    const third = await acquire('failover/shop/shop-b', 'shop-b');
+    expect(third.reused).to.equal(false);
+    expect(await manager.restInPool(second)).to.include({ state: 'idle', owner: null });
+    expect((await manager.observe(second)).phase).to.equal('idle');
+    expect((await acquire('failover/shop/shop-c', 'shop-a')).cell.name).to.equal(second.name);
+  });
+
+  it('replaces an idle cell of a blueprint that has changed: the new one first, where one is worth its cost', async () => {
+    const policy = { autonomy: 'act', pool: { outageCostPerMinute: 1e6 } };
+    const byCost = { scaleDown: { keep: 'expected-cost' }, resources: { instances: 1, memoryLimitMib: 64 } };
+    await applyShop(serverBlueprint(marker, [], byCost), policy);
+    const { cell: old } = await acquire();
+    await manager.rest(old);
+    expect(await retireIdleCells(store, manager), 'as long as it is of the present one').to.deep.equal([]);
+
+    await applyShop(serverBlueprint(marker, ['--cold-ms', '1'], byCost), policy);
+    expect(await retireIdleCells(store, manager), 'before there is another').to.deep.equal([]);
+    const { cell: fresh } = await acquire();
+    expect(fresh.name).to.not.equal(old.name);
+    expect(fresh.blueprint.version).to.equal(2);
+    await manager.rest(fresh);
+    expect((await retireIdleCells(store, manager)).map(({ cell }) => cell)).to.deep.equal([old.name]);
+    expect((await store.idleCells()).map(({ cell }) => cell.name)).to.deep.equal([fresh.name]);
+
+    // Where cells are kept by time nobody makes another: one that no failover can use goes at once.
+    await applyShop(serverBlueprint(marker, [], { ...byCost, scaleDown: { keep: 'time' } }), policy);
+    expect((await retireIdleCells(store, manager)).map(({ cell }) => cell)).to.deep.equal([fresh.name]);
+  });
+
+  it('gives a cell that rests stopped to the next failover, started again, and leaves nothing running until then', async () => {
+    await applyShop(serverBlueprint(marker, [], { scaleDown: { idle: 'stopped' } }));
+    const { cell } = await acquire();
+    await manager.rest(cell);
+    expect(understudies()).to.deep.equal([]);
+    expect((await manager.observe(cell)).phase).to.equal('idle');
+    const again = await acquire('failover/shop/shop-b', 'shop-b');
+    expect(again.reused).to.equal(true);
+    expect(again.cell).to.deep.include({ name: cell.name, instances: cell.instances });
+    for (const instance of again.cell.instances)
+      expect((await request(instance, '/healthz', { timeoutMs: 2_000 })).status).to.equal(200);
+    expect(understudies()).to.have.length(2);
+  });
+
+  it('has a cell rest stopped where such cells were started and warmed fast enough, else frozen, and knows its price', async () => {
+    const allow = (backWithinS: number, warmUp: object[] = []) => ({
+      ...{ scaleDown: { backWithinS }, resources: { instances: 1, memoryLimitMib: 64 }, warmUp },
+    });
+    const lieIdle = async (cell: CellRecord) => {
+      const { rest, state } = await manager.rest(cell);
+      expect(state).to.equal('idle');
+      expect((await manager.observe(cell)).phase).to.equal('idle');
+      return rest;
+    };
+    const explained = async () => {
+      const { prices, rest } = await poolQuestion(store, (await store.service('shop'))!);
+      return [rest?.how, prices.idleCostShare];
+    };
+    await applyShop(serverBlueprint(marker, [], allow(60, [{ kind: 'connections', perInstance: 1 }])));
+    expect(await explained(), 'before anything is known').to.deep.equal(['frozen', 0.1]);
+    const fast = await acquire();
+    expect(await lieIdle(fast.cell), 'nobody knows how long its warm-up takes').to.include({ how: 'frozen' });
+    expect(understudies()).to.have.length(1);
+
+    const woken = await acquire();
+    expect((await manager.warm(woken.cell)).warm).to.equal(true);
+    const stopped = await lieIdle(woken.cell);
+    expect(stopped?.why).to.match(/^auto: the last start was ready and warm after [\d.]+ s, within the 60 s allowed$/);
+    expect(stopped?.how).to.equal('stopped');
+    expect(understudies()).to.deep.equal([]);
+    expect(await explained()).to.deep.equal(['stopped', 0]);
+    const again = await acquire('failover/shop/shop-b', 'shop-b');
+    expect(again.reused).to.equal(true);
+    expect(again.cell).to.deep.include({ name: woken.cell.name, instances: woken.cell.instances });
+    expect(again.cell, 'once it has been woken').to.not.have.property('rest');
+    expect((await request(again.cell.instances[0]!, '/healthz', { timeoutMs: 2_000 })).status).to.equal(200);
+    const starts = await store.cellStarts(again.cell.blueprint);
+    expect(starts.map(({ from, warmMs }) => [from, warmMs === null])).to.deep.equal([
+      ['stopped', true],
+      ['nothing', false],
+    ]);
+    await manager.retire(again.cell);
+
+    await applyShop(serverBlueprint(marker, ['--start-ms', '1500'], allow(1)));
+    const slow = await acquire();
+    const rest = await lieIdle(slow.cell);
+    expect(rest?.why).to.match(/^auto: the last start was ready after [\d.]+ s, more than the 1 s allowed$/);
+    expect(rest?.how).to.equal('frozen');
+    expect(understudies()).to.have.length(1);
+    expect(await explained()).to.deep.equal(['frozen', 0.1]);
+  });
+
+  it('makes an idle cell anew that died at rest', async () => {
+    await applyShop(serverBlueprint(marker, [], frozen));
     const { cell } = await acquire();
     await manager.rest(cell);
     const before = new Set(runningProcesses(marker).keys());
@@ -215,6 +359,73 @@ describe('Synthetic Cell Manager', function () {
       expect(failure?.message).to.contain('cannot read the ledger');
     }
     expect((await store.cells('shop')).filter(({ role }) => role === 'synthetic')).to.have.length(1);
+  });
+
+  describe('where something has run out', () => {
+    const failureOf = () =>
+      acquire().then(
+        () => undefined,
+        (error: Error) => error,
+      );
+    /** What a failover does with a cell that cannot be made; the claim ends with what little there is of it. */
+    const release = async () => {
+      for (const cell of (await store.cells('shop')).filter(({ role }) => role === 'synthetic'))
+        await manager.retire(cell);
+      expect((await store.cells('shop')).filter(({ role }) => role === 'synthetic')).to.deep.equal([]);
+      expect(await provider.list()).to.deep.equal([]);
+      expect(understudies()).to.deep.equal([]);
+    };
+    const one = { resources: { instances: 1, memoryLimitMib: 64 } };
+
+    it('says that its ports are taken, keeps nothing, and works once one is free', async () => {
+      const server = createServer();
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      try {
+        await applyShop(serverBlueprint(marker, [], { ...one, network: { ports: { from: port, to: port } } }));
+        const failure = await failureOf();
+        expect(failure?.name).to.equal('NoFreePortError');
+        expect(failure?.message).to.contain(`no free port on 127.0.0.1 between ${port} and ${port}`);
+        await release();
+        await new Promise((resolve) => server.close(resolve));
+        expect((await acquire()).cell.instances.map((instance) => instance.port)).to.deep.equal([port]);
+      } finally {
+        server.close();
+      }
+    });
+
+    it('says that the memory of a cell does not suffice, and keeps nothing', async () => {
+      const resources = { instances: 1, memoryLimitMib: 64, enforce: true };
+      await applyShop(serverBlueprint(marker, ['--hold-mib', '512'], { resources, readiness: { timeoutS: 60 } }));
+      const failure = await failureOf();
+      expect(failure).to.be.instanceOf(CellNotReadyError);
+      expect(failure?.message).to.match(/ran out of memory: its limit is 64 MiB|allocation failed/);
+      await release();
+    });
+
+    it('says that the disk is full, keeps nothing, and works once there is room', async function () {
+      const isMounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', stateDir]).status === 0;
+      if (!isMounted) return this.skip();
+      try {
+        await applyShop(serverBlueprint(marker, [], one));
+        const filler = join(stateDir, 'filler');
+        try {
+          writeFileSync(filler, Buffer.alloc(1024 * 1024));
+        } catch {
+          // It is full now.
+        }
+        const failure = await failureOf();
+        expect(failure?.name).to.equal('DiskFullError');
+        expect(failure?.message).to.contain(`no space is left for ${stateDir}`);
+        await release();
+        expect(readdirSync(stateDir)).to.deep.equal(['filler']);
+        rmSync(filler);
+        expect((await acquire()).cell.instances).to.have.length(1);
+        await release();
+      } finally {
+        spawnSync('umount', [stateDir]);
+      }
+    });
   });
 
   it('refuses to stand in for a cell that is not known', async () => {
@@ -279,7 +490,7 @@ describe('Synthetic Cell Manager', function () {
   });
 
   it('retires idle cells when their time has come, and finishes a retirement that was cut short', async () => {
-    await applyShop(serverBlueprint(marker), { retireAfterS: 1800 });
+    await applyShop(serverBlueprint(marker, [], frozen), { retireAfterS: 1800 });
     const { cell } = await acquire();
     await manager.rest(cell);
     expect(await retireIdleCells(store, manager)).to.deep.equal([]);
@@ -292,7 +503,7 @@ describe('Synthetic Cell Manager', function () {
     ]);
     expect(understudies()).to.deep.equal([]);
 
-    await applyShop(serverBlueprint(marker), { retireAfterS: 0 });
+    await applyShop(serverBlueprint(marker, [], frozen), { retireAfterS: 0 });
     const next = await acquire();
     await manager.rest(next.cell);
     expect((await retireIdleCells(store, manager)).map(({ cell: name }) => name)).to.deep.equal([next.cell.name]);

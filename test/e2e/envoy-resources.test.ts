@@ -250,6 +250,12 @@ describe('Kinds of services through Envoy', function () {
       what: 'load reports come',
     });
     expect((await client.getTraffic('copied')).cells.map(({ cell }) => cell)).to.not.include(synthetic);
+    const copies = async () => (await client.getTraffic('copied')).copies?.find(({ cell }) => cell === synthetic);
+    await waitUntil(async () => ((await copies())?.requestsTotal ?? 0) >= 35, {
+      withinMs: 10_000,
+      what: 'the copies are told apart from live traffic',
+    });
+    expect(await copies()).to.include({ errorsTotal: 0, requestsInFlight: 0 });
 
     store.allCells.find(({ name }) => name === synthetic)!.state = 'armed';
     store.notify('copied');

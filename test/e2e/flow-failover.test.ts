@@ -1,25 +1,37 @@
-/** Failovers by the real worker process: Temporal, Postgres, control plane, Envoy, and cells that are processes. */
-import { randomUUID } from 'node:crypto';
+/**
+ * Failovers by the real worker process: Temporal, Postgres, control plane, Envoy, and cells that are processes. They have
+ * identities and a secret, which may stand nowhere but in their files.
+ */
+import { randomBytes, randomUUID } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Client, Connection } from '@temporalio/client';
 import { Worker } from '@temporalio/worker';
 import { expect } from 'chai';
 import { ConfigurationStore } from '../../blueprints/store';
+import { CellIdentities } from '../../cells/identity/cell-identities';
+import { makeAuthority } from '../../cells/identity/new-authority';
 import { ProcessProvider } from '../../cells/process-provider';
 import { startDeclaredCell } from '../../cells/source-cells';
 import { sendOverride } from '../../cli/failover';
+import { giveBack } from '../../cli/failover/give-back';
 import { TrafficClient } from '../../envoy/traffic-client';
 import { releasePorts, reservePorts } from '../../local/ports';
 import { startStack, type Stack } from '../../local/stack';
 import { waitUntil } from '../../local/wait';
 import type { RiskLevel } from '../../prediction/contracts';
 import { failoverWorkflowId, signalNames, workflowTypes, type FailoverResult } from '../../workflows/messages';
-import { serverBlueprint } from '../support/cells';
-import { cellDocument, serviceDocument } from '../support/documents';
+import { packageRoot } from '../../package-root';
+import { blueprintDocument, cellDocument, serviceDocument } from '../support/documents';
 import { quietRuntime, workflowBundle } from '../support/failover-bench';
+import { failoverInWords } from '../support/failover-in-words';
 import { riskEvent } from '../support/failover-world';
+import { findEverywhere, placesOf } from '../support/secret-search';
 
 const failoverId = failoverWorkflowId('shop', 'shop-a');
+const spiffe = (path: string): string => `spiffe://shop.example/${path}`;
 
 describe('Failover worker process', function () {
   this.timeout(180_000);
@@ -35,19 +47,51 @@ describe('Failover worker process', function () {
   let episode = randomUUID();
   let isOver = false;
   let helpers: Promise<unknown>[] = [];
+  const secretsDir = mkdtempSync(join(tmpdir(), 'understudy-secrets-'));
+  const password = randomBytes(24).toString('hex');
+  /** Not secret, and where secrets must not be: whoever looks for them has to find this. */
+  const canary = `canary-${randomBytes(24).toString('hex')}`;
 
   before(async () => {
     quietRuntime();
     [port] = (await reservePorts(1)) as [number];
-    stack = await startStack({ parts: ['temporal', 'postgres', 'control-plane', 'failover-worker', 'envoy'] });
+    const passwordFile = join(secretsDir, 'password');
+    writeFileSync(passwordFile, password, { mode: 0o600 });
+    const authority = await makeAuthority({ name: 'authority of the cells', days: 1 });
+    const certificateFile = join(secretsDir, 'ca.crt');
+    const privateKeyFile = join(secretsDir, 'ca.key');
+    writeFileSync(certificateFile, authority.certificate);
+    writeFileSync(privateKeyFile, authority.key, { mode: 0o600 });
+    stack = await startStack({
+      parts: ['temporal', 'postgres', 'control-plane', 'failover-worker', 'envoy'],
+      settings: {
+        cells: {
+          identity: {
+            folder: join(secretsDir, 'identities'),
+            issuer: { kind: 'local', certificateFile, privateKeyFile },
+            lifetimeS: 86_400,
+            client: { kind: 'uri', value: spiffe('understudy/worker') },
+            shownWithinS: 5,
+          },
+        },
+        logLevel: 'debug',
+      },
+    });
     store = await ConfigurationStore.connect(stack.settings.postgres.url);
     traffic = new TrafficClient(stack.addresses.trafficApi);
     connection = await Connection.connect({ address: stack.addresses.temporal });
     client = new Client({ connection, namespace: stack.settings.temporal.namespace });
-    provider = new ProcessProvider(stack.settings.processProvider);
+    const identities = new CellIdentities(stack.settings.cells.identity!);
+    provider = new ProcessProvider({ ...stack.settings.processProvider, ownTls: identities.ownTls });
+    const proxy = blueprintDocument({ security: { identity: { kind: 'uri', value: spiffe('envoy/{cell}') } } });
+    await identities.provide('edge', ['edge'], proxy);
+    const edge = identities.filesOf('edge', 'edge');
     const policy = {
       autonomy: 'act',
       canaryMinRequests: 10,
+      maxErrorRatio: 0.2,
+      canaryBp: 2500,
+      canary: { maxBp: 2500 },
       stepBp: 2500,
       stepIntervalS: 0.5,
       reductionBp: 2500,
@@ -56,12 +100,40 @@ describe('Failover worker process', function () {
       cooldownS: 1,
     };
     await store.apply([
-      serviceDocument({ listener: { port }, policy }),
-      serverBlueprint(randomUUID(), [], { warmUp: [{ kind: 'connections', path: '/healthz' }] }),
+      serviceDocument({
+        listener: { port },
+        policy,
+        mirror: { percent: 100 },
+        tls: {
+          trustedCa: { file: certificateFile },
+          certificate: { chainFile: edge.certificateFile, keyFile: edge.privateKeyFile },
+          subjectAltName: { kind: 'uri', value: spiffe('cell/{cell}') },
+        },
+      }),
+      blueprintDocument({
+        image: {
+          command: [
+            ...[process.execPath, join(packageRoot, 'dist/test/support/mtls-cell-server.js'), '--keep-alive'],
+            ...['--port', '{port}', '--name', '{instance}', '--password-file', '{secret:db-password}', canary],
+          ],
+          environment: { CANARY: canary },
+        },
+        readiness: { timeoutS: 60 },
+        security: {
+          identity: { kind: 'uri', value: spiffe('cell/{cell}') },
+          secrets: [{ name: 'db-password', from: `file:${passwordFile}` }],
+        },
+        warmUp: [
+          { kind: 'connections', path: '/healthz' },
+          { kind: 'mirror', requests: 20, timeoutS: 60, tolerance: 0.5 },
+        ],
+      }),
       cellDocument('shop-a'),
       cellDocument('shop-b'),
     ]);
-    await Promise.all(['shop-a', 'shop-b'].map((cell) => startDeclaredCell(provider, store, cell)));
+    await Promise.all(
+      ['shop-a', 'shop-b'].map((cell) => startDeclaredCell(provider, store, cell, undefined, identities)),
+    );
     await waitUntil(call, { withinMs: 30_000, what: 'Envoy serves the shop' });
     helpers = [callers(), scoring()];
   });
@@ -74,6 +146,7 @@ describe('Failover worker process', function () {
     await store?.close();
     await stack?.stop();
     releasePorts([port]);
+    rmSync(secretsDir, { recursive: true, force: true });
   });
 
   async function call(): Promise<boolean> {
@@ -94,7 +167,11 @@ describe('Failover worker process', function () {
 
   async function tell(now: RiskLevel): Promise<void> {
     level = now;
-    const event = { ...riskEvent(now, Date.now()), eventId: `${episode}#${Date.now()}`, episodeId: episode };
+    const event = {
+      ...{ ...riskEvent(now, Date.now()), eventId: `${episode}#${Date.now()}`, episodeId: episode },
+      // Time enough to go step by step.
+      timeToFailureS: { p10: 120, p50: 240, p90: 480 },
+    };
     await client.workflow.signalWithStart(workflowTypes.predictiveFailover, {
       workflowId: failoverId,
       taskQueue: stack.settings.temporal.failoverTaskQueue,
@@ -113,6 +190,7 @@ describe('Failover worker process', function () {
     await waitUntil(async () => (await shares())['shop-a']! <= 5000 - atLeastBp, {
       withinMs: 60_000,
       what: `${atLeastBp} bp are moved from shop-a`,
+      instead: () => failoverInWords(client, store, failoverId),
     });
   }
 
@@ -131,7 +209,7 @@ describe('Failover worker process', function () {
     return result;
   }
 
-  it('moves traffic step by step to a cell it made, and gives it back when the risk clears', async () => {
+  it('moves traffic step by step to a cell it made, once that has answered copies of what callers ask, and gives it back when the risk clears', async () => {
     await tell('shift');
     await moved(5000);
     await tell('clear');
@@ -140,6 +218,17 @@ describe('Failover worker process', function () {
     expect(await shares()).to.include({ 'shop-a': 5000, 'shop-b': 5000 });
     const idle = (await store.cells('shop')).filter((c) => c.state === 'idle');
     expect(idle.length, 'the synthetic cell rests').to.equal(1);
+    const entries = (await store.dossier(failoverId))?.entries ?? [];
+    const { how, why } = idle[0]!.rest!;
+    expect(entries.map(({ what }) => what)).to.include(`${idle[0]!.name} rests ${how}: ${why}`);
+    const warmed = entries.find(({ what }) => what.startsWith('warm'));
+    const steps = warmed?.evidence?.steps as { kind: string; text: string; ok: boolean | null }[];
+    expect(steps?.map(({ kind, ok }) => [kind, ok])).to.deep.equal([
+      ['connections', true],
+      ['mirror', true],
+    ]);
+    const answered = Number(/^(\d+) copies of callers' requests answered/.exec(steps[1]!.text)?.[1]);
+    expect(answered, steps[1]!.text).to.be.at.least(20);
   });
 
   it('goes on where it was after kill -9 of the worker, hears an order that came meanwhile, and takes the idle cell again', async () => {
@@ -147,7 +236,7 @@ describe('Failover worker process', function () {
     await tell('shift');
     await moved(1);
     await stack.process('failover-worker').kill();
-    const reply = await sendOverride(client, 'shop', 'shop-a', { action: 'abort', by: 'ada', reason: 'test' });
+    const reply = await sendOverride(client, 'shop', 'shop-a', { action: 'abort', by: 'ada', reason: canary });
     expect(reply.accepted).to.equal(true);
     level = null;
     await stack.start('failover-worker');
@@ -190,6 +279,18 @@ describe('Failover worker process', function () {
     expect(after['shop-b']).to.equal(5000);
   });
 
+  it('gives its traffic back to a source that was mended, when a person says so', async () => {
+    const person = { by: 'ada', reason: 'shop-a was mended' };
+    const { settings } = stack;
+    await startDeclaredCell(provider, store, 'shop-a', undefined, new CellIdentities(settings.cells.identity!));
+    const answer = await giveBack({ client, store, settings }, 'shop', 'shop-a', person);
+    expect(answer?.message).to.contain('gives it back in steps');
+    const { outcome: ended, reason } = await outcome();
+    expect(ended, reason).to.equal('drained');
+    expect(await shares()).to.include({ 'shop-a': 5000, 'shop-b': 5000 });
+    expect(await giveBack({ client, store, settings }, 'shop', 'shop-a', person), 'nothing is left').to.equal(null);
+  });
+
   it('makes a stand-in for a cell whose death nobody predicted, and that no worker lived to see', async () => {
     await stack.process('failover-worker').kill();
     for (const { pid } of (await provider.observe('shop-b')).instances) process.kill(pid!, 'SIGKILL');
@@ -205,5 +306,25 @@ describe('Failover worker process', function () {
     const after = await shares();
     expect(after['shop-b'] ?? 0).to.equal(0);
     expect(after[dossier.syntheticCell!]).to.equal(5000);
+  });
+
+  it('has written the secret of the cells and their private keys nowhere but into their own files', async () => {
+    const cells = (await store.cells('shop')).map(({ name }) => name);
+    expect(cells.length, 'cells that failovers made, too').to.be.greaterThan(2);
+    const keyFiles = [join(secretsDir, 'ca.key'), join(secretsDir, 'identities/edge/edge/tls.key')];
+    for (const cell of cells) keyFiles.push(join(secretsDir, `identities/${cell}/${cell}-1/tls.key`));
+    const keys = keyFiles.flatMap((file) => readFileSync(file, 'utf8').trim().split('\n').slice(1, -1));
+    const found = await findEverywhere([password, ...keys, canary, 'shop-b'], placesOf(stack, client));
+
+    // What stands in the blueprint, in a cell's environment and in an order to a failover is found wherever that goes.
+    const canaries = found.get(canary)!;
+    for (const place of [
+      `history ${failoverId}`,
+      ...['table blueprints', 'table dossiers', 'cmdline cell', 'environ cell'],
+      'file cells/shop-b/spec.json',
+    ])
+      expect(canaries).to.include(place);
+    expect(found.get('shop-b')).to.include('file understudy/failover-worker.log');
+    for (const secret of [password, ...keys]) expect(found.get(secret), 'where a secret was found').to.deep.equal([]);
   });
 });

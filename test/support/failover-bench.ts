@@ -7,15 +7,10 @@ import { historyToJSON } from '@temporalio/common/lib/proto-utils';
 import type { History } from '@temporalio/common/lib/proto-utils';
 import { defineSearchAttributeKey } from '@temporalio/common';
 import { TestWorkflowEnvironment } from '@temporalio/testing';
-import {
-  DefaultLogger,
-  Runtime,
-  Worker,
-  bundleWorkflowCode,
-  type WorkflowBundleWithSourceMap,
-} from '@temporalio/worker';
+import { DefaultLogger, Runtime, Worker, type WorkflowBundleWithSourceMap } from '@temporalio/worker';
 import { partBinary } from '../../local/parts';
 import { packageRoot } from '../../package-root';
+import { workflowBundle as ofTheWorkers } from '../../workers/workflow-bundle';
 import type { RiskLevel } from '../../prediction/contracts';
 import type { FailoverContext, SourceState } from '../../workflows/failover';
 import { judgeSynthetic } from '../../workflows/judge';
@@ -27,13 +22,9 @@ import { contextOf, factsOf, policyOf, riskEvent } from './failover-world';
 
 let bundle: Promise<WorkflowBundleWithSourceMap> | undefined;
 
-/** One bundle for all tests of a run: making it takes a second. */
+/** One bundle for all tests of a run. */
 export function workflowBundle(): Promise<WorkflowBundleWithSourceMap> {
-  bundle ??= bundleWorkflowCode({
-    workflowsPath: join(packageRoot, 'dist', 'workflows', 'index.js'),
-    logger: new DefaultLogger('WARN'),
-  });
-  return bundle;
+  return (bundle ??= ofTheWorkers());
 }
 
 /** Replay and workers say only what is wrong. Once per process. */

@@ -64,7 +64,8 @@ http.request = (...args: unknown[]) => {
 async function main(): Promise<void> {
   const provider = await providerOf(call.provider);
   if (call.operation === 'ensure') await provider.ensure(call.spec);
-  else await provider[call.operation](call.spec.cell);
+  else if (call.operation === 'idle') await provider.idle(call.spec.cell, 'stopped');
+  else await provider.destroy(call.spec.cell);
 }
 
 void main();

@@ -60,9 +60,11 @@ describe('The number of idle cells', () => {
   });
 
   it('can be read with its sum', () => {
-    const text = poolText(question(), decidePool(question()));
+    const rest = { how: 'stopped', why: 'auto: the last start was ready after 0.40 s' } as const;
+    const text = poolText(question({ rest }), decidePool(question()));
+    expect(text).to.contain('\n  idle cells rest stopped: auto: the last start was ready after 0.40 s\n');
     expect(text).to.match(/^shop: keep 1 idle: .*\n {2}3 cells, 3 predictions in 30\.0 days \(the last 24\.0 h ago\)/);
     expect(text).to.match(/one too late costs 15 min x 10 = 150/);
-    expect(text.split('\n')).to.have.length(10);
+    expect(text.split('\n')).to.have.length(11);
   });
 });

@@ -31,4 +31,16 @@ describe('Idle synthetic cells', () => {
         .join('');
     expect([due(0), due(1), due(2), due(3)]).to.deep.equal(['abc', 'ab', 'a', 'a']);
   });
+
+  it('of a blueprint that has changed go once as many of the present one lie idle as are wanted, and at once where none is', () => {
+    const due = (outdatedUntil: number, present: string[] = []) =>
+      cellsToRetire(
+        ['old', ...present].map((name) => idle(name, 10)),
+        ({ name }) => ({ keepS: 60, worth: 1, keepAtMostS: 86_400, ...(name === 'old' && { outdatedUntil }) }),
+      ).map(({ cell }) => cell.name);
+    expect(due(1), 'until there is another').to.deep.equal([]);
+    expect(due(1, ['new'])).to.deep.equal(['old']);
+    expect(due(2, ['new'])).to.deep.equal([]);
+    expect(due(0)).to.deep.equal(['old']);
+  });
 });

@@ -256,7 +256,7 @@ describe('A service document', () => {
     crossCheck([serviceDocument(change), cellDocument('shop-a'), cellDocument('shop-b'), blueprintDocument()], {
       services: [],
       cells: [],
-      blueprints: new Set(),
+      blueprints: [],
     }).map(({ path, reason }) => `${path.join('.')} ${reason}`);
 
   for (const [what, change, words] of [

@@ -7,6 +7,7 @@ import type { Ports } from '../../activities/ports';
 import { syntheticCells } from '../../activities/synthetic-cell';
 import { FleetStoppedError, type CellRecord } from '../../blueprints/records';
 import { policySchema } from '../../blueprints/schema';
+import { TracesLeftError } from '../../cells/life/rest';
 import { KeyReusedError, type ApplyResult, type CellTraffic, type TrafficView } from '../../envoy/traffic-client';
 import { quietRuntime } from '../support/failover-bench';
 import type { ShiftRequest, ShiftResult, WarmResult } from '../../workflows/steps';
@@ -54,6 +55,7 @@ class FakePorts {
   readonly calls: string[] = [];
   views: (Partial<TrafficView> | null)[] = [{}];
   removals: Partial<ApplyResult>[] = [{}];
+  whyNotRetired: Error | null = null;
 
   ports(): Ports {
     const next = <T>(list: T[]): T => (list.length > 1 ? list.shift()! : list[0]!);
@@ -93,7 +95,13 @@ class FakePorts {
           return { service: 'shop', epoch: 7, cells: [], proxies: ['envoy'], ...view };
         },
       },
-      cells: { rest: () => did('rest'), retire: () => did('retire') },
+      cells: {
+        rest: () => did('rest'),
+        retire: async () => {
+          await did('retire');
+          if (this.whyNotRetired) throw this.whyNotRetired;
+        },
+      },
     } as unknown as Ports;
   }
 
@@ -112,7 +120,8 @@ describe('A synthetic cell that is warmed', () => {
     ports.cells = {
       warm: async () => {
         const isWarm = ++looks > coldLooks;
-        return { entries: 0, connections: 4, probe: null, warm: isWarm, reasons: isWarm ? [] : ['p95 is 1915 ms'] };
+        const found = { entries: 0, connections: 4, probe: null, steps: [] };
+        return { ...found, warm: isWarm, reasons: isWarm ? [] : ['p95 is 1915 ms'] };
       },
     } as unknown as Ports['cells'];
     const patience = { proxiesBackMs: 1, inFlightMs: 1, pollMs: 1, warmUpLooks: 3 };
@@ -328,6 +337,16 @@ describe('A synthetic cell that is sent away', () => {
     fake.views = [{ proxies: [] }, null, { proxies: [] }, {}];
     await fake.run('retireSyntheticCell');
     expect(fake.calls).to.deep.equal(['remove', 'look', 'look', 'look', 'look', 'remove', 'look', 'retire']);
+  });
+
+  it('has ended where only others keep something for it, and not where it could not be ended', async () => {
+    const fake = new FakePorts();
+    fake.views = [{ cells: [traffic(synthetic, { measured: false })] }];
+    fake.whyNotRetired = new TracesLeftError('the dead source keeps a slot');
+    await fake.run('retireSyntheticCell');
+    fake.whyNotRetired = new Error('the cloud is away');
+    const failure = await fake.run('retireSyntheticCell').catch((error: Error) => error.message);
+    expect(failure).to.equal('the cloud is away');
   });
 
   it('is retired in the end although no proxy ever connects', async () => {

@@ -7,7 +7,11 @@ import { replayedDossier } from '../../cli/failover/replayed-dossier';
 import { storyPage } from '../../cli/failover/page';
 import { keptIn, risksOf } from '../../cli/failover/story';
 import { asText } from '../../cli/failover/text';
+import { details } from '../../workflows/current-details';
+import { dossierOf } from '../../workflows/dossier';
+import { intend, record } from '../../workflows/record';
 import { goldenHistories, quietRuntime } from '../support/failover-bench';
+import { World } from '../support/failover-world';
 
 const failover = 'failover/shop/shop-a';
 const golden = (name: string) => {
@@ -55,6 +59,24 @@ describe('A dossier', function () {
     expect(page).to.contain('shop-a-understudy-1').and.contain('failed-over');
     expect(page).to.not.contain('NaN').and.not.contain('undefined');
     expect((page.match(/<circle[^>]*r="8.5"/g) ?? []).length, 'a mark for each decision').to.equal(entries.length);
+  });
+
+  it('tells what each step of a warm-up measured, wherever it is read', () => {
+    const world = new World();
+    const step = world.until((s) => s.kind === 'warm', { risk: 'shift' });
+    const steps = [
+      { kind: 'probe', text: 'p95 12 ms against 10 ms', ok: true, tookMs: 430 },
+      { kind: 'mirror', text: '<none> copied', ok: null },
+    ];
+    const result = { passed: true, summary: 'as its peers', evidence: { steps } };
+    const warmed = record(intend(world.failover, step, world.nowMs), step, { kind: 'warmed', result }, world.nowMs);
+    const dossier = dossierOf(warmed);
+    const page = storyPage({ dossier, from: 'run', risks: [] });
+    for (const text of [details(warmed, step), asText(dossier), page]) {
+      expect(text).to.contain('probe, ok after 0.4 s: p95 12 ms against 10 ms');
+      expect(text).to.contain('mirror, not judged: ');
+    }
+    expect(page).not.to.contain('<none>');
   });
 
   it('can be drawn before anything has happened', () => {

@@ -7,7 +7,15 @@ const noon = Date.parse('2026-11-22T12:00:00Z');
 
 function permit(change: Partial<DrillFacts> = {}, drill: object = {}) {
   const cells = ['shop-a', 'shop-b'].map((name) => ({ name, load: 0.6, errorRatio: 0, shareBp: 5000 }));
-  const base = { autonomy: 'act' as const, nowMs: noon, underWay: [], cells, maxErrorRatio: 0.02, standIns: [] };
+  const base = {
+    autonomy: 'act' as const,
+    nowMs: noon,
+    underWay: [],
+    cells,
+    maxErrorRatio: 0.02,
+    minSourceLoad: 0.02,
+    standIns: [],
+  };
   return drillPermit({ ...base, drill: drillSchema.parse(drill), ...change });
 }
 const why = (...args: Parameters<typeof permit>) => ((p) => (p.go ? 'it may' : p.why))(permit(...args));
@@ -24,7 +32,7 @@ describe('A drill', () => {
   });
 
   it('does not begin under a policy that moves no traffic', () => {
-    expect(why({ autonomy: 'observe' })).to.contain('autonomy observe');
+    expect(why({ autonomy: 'observe' })).to.match(/autonomy observe .* set policy\.autonomy to /);
   });
 
   it('does not begin while a failover is open, or what an earlier one left still carries', () => {
@@ -36,6 +44,14 @@ describe('A drill', () => {
     expect(why({ cells: [a, { ...a, name: 'shop-b', load: 0.85 }] })).to.contain('shop-b has 1500 bp');
     expect(why({ cells: [{ ...a, load: null }] })).to.contain('load reports');
     expect(why({ cells: [{ ...a, errorRatio: 0.5 }] })).to.contain('50.0 %');
+  });
+
+  it('does not begin where there are too few requests for anything to move', () => {
+    const quiet = { ...a, load: 0.012 };
+    expect(why({ cells: [quiet, { ...quiet, name: 'shop-b' }] })).to.match(
+      /too few requests.*shop-a 1\.2 %.*minSourceLoad/,
+    );
+    expect(permit({ cells: [quiet, { ...a, name: 'shop-b' }] })).to.deep.equal({ go: true, cell: 'shop-b' });
   });
 
   const windows: [string, object, string, boolean][] = [

@@ -57,6 +57,13 @@ describe('Findings', () => {
       'claim-of-an-ended-run',
       'retire',
     ],
+    [
+      'a cell that was never proven for the pool',
+      { ...armed, state: 'warming', owner: 'pool/shop', coverInstances: 0 },
+      null,
+      'claim-of-an-ended-run',
+      'retire',
+    ],
     ['a cell of nobody that does not rest', { ...armed, owner: null }, null, 'orphaned-cell', 'rest'],
     ['an idle cell that has died', { ...idle, observed: 'absent' }, null, 'idle-cell-gone', 'retire'],
     ['requests at an idle cell', { ...idle, requestsPerSecond: 3 }, null, 'traffic-outside-the-split', 'none'],
@@ -96,6 +103,7 @@ describe('Findings', () => {
     expect(strange({ requestsPerSecond: 5 })).to.deep.equal(['none']);
     expect(strange({}, { status: 'running', endedForS: null })).to.deep.equal([]);
     expect(strange({ owner: 'operator' })).to.deep.equal([]);
+    expect(strange({ owner: 'pool/shop' }), 'of the pool').to.deep.equal(['destroy']);
   });
 
   it('keep their ids from look to look, so that each is told once', () => {
