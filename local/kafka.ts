@@ -7,6 +7,7 @@ import { Kafka, logLevel } from 'kafkajs';
 import type { Settings } from '../blueprints/settings';
 import { partDir } from './parts';
 import type { ProcessSpec } from './process';
+import { waitUntil } from './wait';
 
 export interface TopicSpec {
   topic: string;
@@ -100,19 +101,44 @@ async function answersMetadata(broker: string): Promise<boolean> {
   return true;
 }
 
-/** Creates the topics that are not there yet. */
+/** Creates the topics that are not there yet, and waits until each of their partitions is led. */
 export async function createTopics(broker: string, wanted: readonly TopicSpec[]): Promise<void> {
-  await withAdmin(broker, (admin) =>
-    admin.createTopics({
-      waitForLeaders: true,
+  await withAdmin(broker, async (admin) => {
+    await admin.createTopics({
+      waitForLeaders: false,
       topics: wanted.map(({ topic, partitions, config }) => ({
         topic,
         numPartitions: partitions,
         replicationFactor: 1,
         configEntries: Object.entries(config).map(([name, value]) => ({ name, value })),
       })),
-    }),
-  );
+    });
+    await untilTopicsAreLed(
+      admin,
+      wanted.map(({ topic }) => topic),
+    );
+  });
+}
+
+/**
+ * Waits until the leader of every partition answers for it. kafkajs' own wait, `waitForLeaders`, gives up at the first
+ * answer that does not know the topic yet, and metadata name a leader before it knows of its office: it refuses the
+ * partition then, and a producer that is not idempotent writes again what the request's other partitions have taken.
+ */
+export async function untilTopicsAreLed(
+  admin: Pick<Admin, 'fetchTopicMetadata' | 'fetchTopicOffsets'>,
+  names: string[],
+): Promise<void> {
+  const areLed = async () => {
+    const { topics } = await admin.fetchTopicMetadata({ topics: names });
+    if (!topics.every(({ partitions }) => partitions.length > 0 && partitions.every(({ leader }) => leader >= 0))) {
+      return false;
+    }
+    // Offsets are told by leaders alone.
+    await Promise.all(names.map((name) => admin.fetchTopicOffsets(name)));
+    return true;
+  };
+  await waitUntil(areLed, { withinMs: 30_000, what: `${names.join(', ')}: every partition is led` });
 }
 
 type Admin = ReturnType<Kafka['admin']>;

@@ -14,16 +14,19 @@ const held = new Set<number>();
 
 /**
  * Reserves `count` TCP ports of the loopback interface: nobody listens on them now, and nobody who asks here gets them
- * until this process releases them or dies.
+ * until this process releases them or dies. Those `wanted` are taken at their places, where they are free.
  */
-export async function reservePorts(count: number): Promise<number[]> {
+export async function reservePorts(count: number, wanted: readonly number[] = []): Promise<number[]> {
   const ports: number[] = [];
+  const tried = new Set<number>();
   for (let attempt = 0; ports.length < count; attempt++) {
     if (attempt > count * attemptsPerPort) {
       releasePorts(ports);
       throw new Error(`No ${count} free ports between ${firstPort} and ${lastPort}: too many servers run here.`);
     }
-    const port = randomInt(firstPort, lastPort + 1);
+    const kept = wanted[ports.length];
+    const port = kept !== undefined && !tried.has(kept) ? kept : randomInt(firstPort, lastPort + 1);
+    tried.add(port);
     if (held.has(port) || takeLock(lockFile(port)) !== null) continue;
     held.add(port);
     if (await isFree(port)) ports.push(port);

@@ -1,5 +1,6 @@
 /** The whole of Understudy on this machine: real servers and our own processes, started in order, watched, and stopped without a trace. */
-import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
@@ -105,6 +106,7 @@ interface Ports {
   postgres: number;
   xds: number;
   trafficApi: number;
+  operations: number;
   envoyAdmin: number[];
 }
 
@@ -127,41 +129,13 @@ class LocalStack implements Stack {
   }
 
   static async prepare(options: StackOptions): Promise<LocalStack> {
-    const envoys = options.envoyCount ?? 1;
-    const [
-      kafka,
-      kafkaController,
-      temporal,
-      temporalUi,
-      temporalHttp,
-      temporalMetrics,
-      postgres,
-      xds,
-      trafficApi,
-      ...envoyAdmin
-    ] = (await reservePorts(9 + envoys)) as [number, number, number, number, number, number, number, number, number];
     const dir = resolve(options.dir ?? newRunDir());
     mkdirSync(dir, { recursive: true });
     // Postgres may run as another user, who has to get through.
     chmodSync(dir, 0o755);
-    const stack = new LocalStack(
-      dir,
-      {
-        kafka,
-        kafkaController,
-        temporal,
-        temporalUi,
-        temporalHttp,
-        temporalMetrics,
-        postgres,
-        xds,
-        trafficApi,
-        envoyAdmin,
-      },
-      options,
-    );
+    const stack = new LocalStack(dir, await portsOf(dir, options.envoyCount ?? 1), options);
     if (!stack.keep) stack.reaper.removeAtEnd(dir);
-    stack.fillIn(`postgres://127.0.0.1:${postgres}/understudy`);
+    stack.fillIn(`postgres://127.0.0.1:${stack.ports.postgres}/understudy`);
     stack.reaper.watchCells(stack.settings.processProvider.stateDir);
     return stack;
   }
@@ -190,11 +164,26 @@ class LocalStack implements Stack {
       kafka: { brokers: [addresses.kafka], ...wanted.kafka },
       temporal: { address: addresses.temporal, uiAddress: addresses.temporalUi, ...wanted.temporal },
       postgres: { url: addresses.postgresUrl, ...wanted.postgres },
-      controlPlane: { xdsAddress: addresses.xds, trafficAddress: addresses.trafficApi, ...wanted.controlPlane },
+      controlPlane: {
+        xdsAddress: addresses.xds,
+        trafficAddress: addresses.trafficApi,
+        // Several processes cannot share it.
+        ...((wanted.controlPlane?.processes ?? 1) === 1 && {
+          operations: { address: at(ports.operations), tokenFile: this.operationsToken() },
+        }),
+        ...wanted.controlPlane,
+      },
       processProvider: { stateDir: join(this.dir, 'cells'), ...wanted.processProvider },
     });
     // It holds the password of the database.
     writeFileSync(this.settingsFile, stringify(this.settings), { mode: 0o600 });
+  }
+
+  /** File with the token by which `understudy proxies` may ask; whoever may read the settings may read it. */
+  private operationsToken(): string {
+    const file = join(this.dir, 'operations-token');
+    if (!existsSync(file)) writeFileSync(file, randomBytes(24).toString('hex'), { mode: 0o600 });
+    return file;
   }
 
   /** Servers side by side, then the control plane and the workers, then the proxies. */
@@ -355,6 +344,28 @@ class LocalStack implements Stack {
 
 /** Called with each stack of this process before it stops; what fails there fails `stop`, after all is stopped. */
 export const beforeStop = new Set<(stack: Stack) => Promise<void>>();
+
+/** The ports of the last run in this folder, where they are still free: what was told of them stays true. */
+async function portsOf(dir: string, envoys: number): Promise<Ports> {
+  const file = join(dir, 'ports.json');
+  const before = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as number[]) : [];
+  const ports = await reservePorts(10 + envoys, before);
+  writeFileSync(file, JSON.stringify(ports));
+  const next = () => ports.shift()!;
+  return {
+    kafka: next(),
+    kafkaController: next(),
+    temporal: next(),
+    temporalUi: next(),
+    temporalHttp: next(),
+    temporalMetrics: next(),
+    postgres: next(),
+    xds: next(),
+    trafficApi: next(),
+    operations: next(),
+    envoyAdmin: ports,
+  };
+}
 
 let runsOfThisProcess = 0;
 

@@ -8,6 +8,8 @@ export interface WaitOptions {
   everyMs?: number;
   /** What is waited for, for the error: "Kafka answers". */
   what: string;
+  /** What is so instead, for the error: asked once the deadline has passed. */
+  instead?: () => Promise<string> | string;
 }
 
 /**
@@ -16,7 +18,7 @@ export interface WaitOptions {
  */
 export async function waitUntil<T>(
   look: () => Promise<T | false | null | undefined> | T | false | null | undefined,
-  { withinMs, everyMs = 50, what }: WaitOptions,
+  { withinMs, everyMs = 50, what, instead }: WaitOptions,
 ): Promise<T> {
   const deadline = Date.now() + withinMs;
   let lastError: unknown;
@@ -31,9 +33,18 @@ export async function waitUntil<T>(
     }
     if (Date.now() >= deadline) {
       const reason = lastError instanceof Error ? ` (${lastError.message || lastError.name})` : '';
-      throw new Error(`${what}: not so after ${withinMs / 1000} s${reason}.`);
+      const now = instead ? ` Instead: ${await told(instead)}` : '';
+      throw new Error(`${what}: not so after ${withinMs / 1000} s${reason}.${now}`);
     }
     await pause(everyMs);
+  }
+}
+
+async function told(instead: () => Promise<string> | string): Promise<string> {
+  try {
+    return await instead();
+  } catch (error) {
+    return `cannot be told (${(error as Error).message})`;
   }
 }
 

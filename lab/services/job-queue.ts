@@ -1,6 +1,7 @@
 /** A queue of jobs on Kafka whose sender is also the one who consumes them: from sending to the end of the work. */
 import { connect } from 'node:net';
 import { Kafka, Partitioners, logLevel, type Consumer, type EachBatchPayload, type Producer } from 'kafkajs';
+import { untilTopicsAreLed } from '../../local/kafka';
 import type { Peer } from '../contract';
 
 export interface JobQueueOptions {
@@ -79,9 +80,10 @@ export class JobQueue {
     try {
       await admin.connect();
       await admin.createTopics({
-        waitForLeaders: true,
+        waitForLeaders: false,
         topics: [{ topic: this.options.topic, numPartitions: 1, replicationFactor: 1, configEntries }],
       });
+      await untilTopicsAreLed(admin, [this.options.topic]);
     } finally {
       await admin.disconnect();
     }

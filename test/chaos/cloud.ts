@@ -170,6 +170,11 @@ export class Cloud {
       const port = await chooseFreePort('127.0.0.1', givenPorts);
       givenPorts.add(port);
       await listen(server, port);
+      // Ended while it was being made.
+      if (this.sites.get(cell) !== site) {
+        server.close();
+        break;
+      }
       site.instances.push({ name: `${cell}-${n}`, server, sockets, port });
     }
     return site;

@@ -2,6 +2,7 @@
 import { reconciliation } from '../../activities/reconcile';
 import type { CellShare } from '../../blueprints/records';
 import { SyntheticCellManager } from '../../cells/manager';
+import type { Decision } from '../../workflows/decisions';
 import { CloudProvider } from './cloud-provider';
 import { activityOfDeed, sideEffects, undoings, type Deed, type Effect } from './side-effects';
 import type { Left, Story } from './stories';
@@ -111,7 +112,7 @@ async function judgeSplits(trial: Trial, expected: Expected, demand: Demand): Pr
 
 /** One synthetic cell was made, its end is the one that was to be, and reconciliation finds nothing. */
 async function judgeCells(trial: Trial, expected: Expected, demand: Demand): Promise<void> {
-  const { cloud, bench, service, failover } = trial;
+  const { cloud, failover } = trial;
   const made = expected.made ?? [1];
   demand(
     made.includes(cloud.made.length),
@@ -130,7 +131,11 @@ async function judgeCells(trial: Trial, expected: Expected, demand: Demand): Pro
     stand.sort().join() === known.sort().join(),
     `the cloud runs ${stand.join() || 'none'}, the store knows ${known.join() || 'none'}`,
   );
+  for (const finding of await findingsOf(trial)) demand(false, finding);
+}
 
+/** What the reconciliation finds of the service, in words. */
+export async function findingsOf({ cloud, bench, service }: Trial): Promise<string[]> {
   const care = reconciliation({
     store: Object.assign(Object.create(bench.store) as typeof bench.store, {
       services: async () => [(await bench.store.service(service))!],
@@ -140,8 +145,8 @@ async function judgeCells(trial: Trial, expected: Expected, demand: Demand): Pro
     client: bench.client,
     failoverTaskQueue: service,
   });
-  for (const { kind, what } of await care.lookForFindings({ graceS: 0 }))
-    demand(false, `reconciliation finds ${kind}: ${what}`);
+  const findings = await care.lookForFindings({ graceS: 0 });
+  return findings.map(({ kind, what }) => `reconciliation finds ${kind}: ${what}`);
 }
 
 function wantedCells(left: Left, failover: string): string[] {
@@ -150,8 +155,8 @@ function wantedCells(left: Left, failover: string): string[] {
   return left === 'idle' ? [idle] : left === 'nothing' ? [''] : [idle, ''];
 }
 
-/** Each decision once: whatever was told again is the same to the letter, and every phase was told. */
-async function judgeDecisions(trial: Trial, expected: Expected, demand: Demand): Promise<void> {
+/** Whatever was told again is the same to the letter, and all is kept. Answers what is. */
+export async function judgeTold(trial: Trial, demand: Demand): Promise<Decision[]> {
   const contents = new Map<string, string>();
   for (const told of trial.journal.flatMap((w) => w.told ?? [])) {
     const text = JSON.stringify(told);
@@ -161,6 +166,12 @@ async function judgeDecisions(trial: Trial, expected: Expected, demand: Demand):
   }
   const kept = await trial.bench.store.decisions(trial.service, 10_000);
   demand(kept.length === contents.size, `${contents.size} decisions were told, ${kept.length} are kept`);
+  return kept;
+}
+
+/** Each decision once: whatever was told again is the same to the letter, and every phase was told. */
+async function judgeDecisions(trial: Trial, expected: Expected, demand: Demand): Promise<void> {
+  const kept = await judgeTold(trial, demand);
   if (trial.options.publishes) {
     const ids = kept.map(({ id }) => id);
     await untilPublished(trial.bench, ids).catch((error: Error) => demand(false, error.message));
@@ -168,8 +179,10 @@ async function judgeDecisions(trial: Trial, expected: Expected, demand: Demand):
   const dossier = await trial.bench.store.dossier(trial.failover);
   if (!dossier || expected.severalRuns) return;
   const phases = kept.filter(({ kind }) => kind === 'phase').length;
-  // The dossier of a failover that has failed over is kept before the cooldown is entered.
-  const entered = dossier.phaseTimes.length + (dossier.outcome === 'failed-over' ? 1 : 0);
+  // The dossier of a failover that has failed over is kept before the cooldown, and again only where its source was labelled.
+  const isCooldownToCome =
+    dossier.outcome === 'failed-over' && !dossier.phaseTimes.some(({ phase }) => phase === 'cooldown');
+  const entered = dossier.phaseTimes.length + (isCooldownToCome ? 1 : 0);
   demand(phases === entered, `${entered} phases were entered, ${phases} were told`);
   const outcomes = kept.filter(({ kind }) => kind === 'outcome').length;
   demand(outcomes === 1, `the outcome was told ${outcomes} times`);
@@ -178,9 +191,13 @@ async function judgeDecisions(trial: Trial, expected: Expected, demand: Demand):
 async function judgeHistory({ bench, failover }: Trial, { maxEvents = 400 }: Expected, demand: Demand): Promise<void> {
   const { events } = await bench.client.workflow.getHandle(failover).fetchHistory();
   demand(events!.length <= maxEvents, `the history has ${events!.length} events`);
-  // A word that comes while a run ends makes Temporal put the end off and ask again: that is no failure.
-  const failures = events!.flatMap((e) => e.workflowTaskFailedEventAttributes ?? []);
-  const failed = failures.find(({ failure }) => failure?.message !== 'UnhandledCommand');
+  // A word that comes while a run ends makes Temporal put the end off and ask again; what was under way as somebody
+  // terminated the run is closed by Temporal, without a message. Neither is a failure of ours.
+  const isTerminated = Boolean(events!.at(-1)?.workflowExecutionTerminatedEventAttributes);
+  const isOurs = (message: string) => (message === '' ? !isTerminated : message !== 'UnhandledCommand');
+  const failed = events!
+    .flatMap((e) => e.workflowTaskFailedEventAttributes ?? [])
+    .find(({ failure }) => isOurs(failure?.message ?? ''));
   demand(!failed, `a workflow task failed: ${failed?.failure?.message}`);
 }
 

@@ -2,6 +2,7 @@
 import type { Row } from './row';
 import { callRows } from './rows/calls';
 import { peopleRows } from './rows/people';
+import { poolRows } from './rows/pool';
 import { providerRows } from './rows/providers';
 import { serverRows } from './rows/servers';
 import { signalRows } from './rows/signals';
@@ -16,5 +17,6 @@ export function everyRow(seed: number): Row[] {
     ...signalRows(seed),
     ...providerRows(),
     ...serverRows(seed),
+    ...poolRows(),
   ];
 }

@@ -1,11 +1,14 @@
-/** One row of the reliability matrix: what is done to a failover, what must have become of it, and how it is played. */
+/** One row of the reliability matrix about a failover: what is done to a failover, what must have become of it, and how it is played. */
 import type { Bench } from './bench';
 import { expectedOf, judge, type Expected } from './judge';
+import { runPoolRow, type PoolRow } from './pool-row';
 import type { Outage } from './outage';
 import { stories, type Story, type StoryName } from './stories';
 import { Trial, type TrialOptions } from './trial';
 
-export interface Row {
+export type Row = FailoverRow | PoolRow;
+
+export interface FailoverRow {
   /** Begins with the numbers of the promises it stands for: `T1 killed before ...`. */
   title: string;
   group: string;
@@ -39,6 +42,7 @@ const alone: Gatherings = { begun: async () => undefined, ended: async () => und
 
 /** Runs one row on the bench and judges it. Never throws for what the row did. */
 export async function runRow(bench: Bench, row: Row, together: Gatherings = alone): Promise<Verdict> {
+  if ('poolStory' in row) return runPoolRow(bench, row);
   const beganMs = Date.now();
   const story: Story = stories[row.story];
   const expected = expectedOf(story, { struck: Boolean(row.options?.fault), ...row.expected });
@@ -54,13 +58,14 @@ export async function runRow(bench: Bench, row: Row, together: Gatherings = alon
     verdict.recoveredMs = recovery(trial);
     await trial.quiet();
     await judge(trial, endings.at(-1)!, expected).then((broken) => verdict.broken.push(...broken), complain);
+    if (verdict.broken.length > 0) await outcomesTold(trial).then((words) => verdict.broken.push(words), complain);
   }
   await trial?.end().catch(complain);
   verdict.seconds = (Date.now() - beganMs) / 1000;
   return verdict;
 }
 
-async function play(trial: Trial, row: Row, story: Story) {
+async function play(trial: Trial, row: FailoverRow, story: Story) {
   await (row.act ?? story.act)(trial);
   const first = await trial.ending();
   if (!row.afterwards) return [first];
@@ -69,7 +74,13 @@ async function play(trial: Trial, row: Row, story: Story) {
   return second.outcome === first.outcome ? [first] : [first, second];
 }
 
-function recovery({ deathsMs, journal }: Trial): number | null {
+/** Why each run of it ended: where there were more than there should be, the first says what began it all. */
+async function outcomesTold({ bench, service }: Trial): Promise<string> {
+  const told = (await bench.store.decisions(service, 1000)).filter(({ kind }) => kind === 'outcome');
+  return `told in the end: ${told.map(({ at, what }) => `${at} ${what}`).join(' | ')}`;
+}
+
+export function recovery({ deathsMs, journal }: Trial): number | null {
   const times = deathsMs.flatMap((diedMs) => {
     const next = journal.find(({ atMs }) => atMs > diedMs);
     return next ? [next.atMs - diedMs] : [];

@@ -15,11 +15,13 @@ export interface ServiceOrder {
   /** Seconds a synthetic cell has to get ready. @default 20 */
   readinessS?: number;
   mirrorPercent?: number;
+  /** Keeps as many idle cells as are worth their cost. */
+  keepsPool?: boolean;
 }
 
 /** Makes the cells `<service>-a` and `<service>-b` and tells the store of them. */
 export async function applyService(store: ConfigurationStore, cloud: Cloud, order: ServiceOrder): Promise<void> {
-  const { service, port, policy = {}, capacity = 100, readinessS = 20, mirrorPercent = 0 } = order;
+  const { service, port, policy = {}, capacity = 100, readinessS = 20, mirrorPercent = 0, keepsPool = false } = order;
   const names = [`${service}-a`, `${service}-b`];
   const cells = await Promise.all(
     names.map(async (cell) =>
@@ -40,8 +42,19 @@ export async function applyService(store: ConfigurationStore, cloud: Cloud, orde
       capacity: { requestsPerSecond: capacity },
       readiness: { timeoutS: readinessS },
       warmUp: [{ kind: 'connections', perInstance: 1, path: '/warm' }],
+      ...(keepsPool && { scaleDown: { keep: 'expected-cost' } }),
     }),
     ...cells,
+  ]);
+}
+
+/** Of the blueprint, for its declared cells. */
+export async function applyNewVersion(store: ConfigurationStore, service: string): Promise<void> {
+  const { spec } = (await store.blueprint(service))!;
+  const declared = (await store.cells(service)).filter(({ role }) => role !== 'synthetic');
+  await store.apply([
+    { ...spec, readiness: { ...spec.readiness, timeoutS: spec.readiness.timeoutS + 1 } },
+    ...declared.map(({ name, instances }) => cellDocument(name, { service, blueprint: service, instances })),
   ]);
 }
 

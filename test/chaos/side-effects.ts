@@ -20,6 +20,7 @@ export const ports = {
     blueprint: 'reads',
     blueprintAgeMs: 'reads',
     cell: 'reads',
+    cellStarts: 'reads',
     cells: 'reads',
     changeTraffic: 'changes',
     close: 'reads',
@@ -30,6 +31,7 @@ export const ports = {
     finishRetirement: 'changes',
     fleetStop: 'reads',
     idleCells: 'reads',
+    lastLook: 'reads',
     ledger: 'reads',
     migrate: 'reads',
     onChange: 'reads',
@@ -41,6 +43,7 @@ export const ports = {
     restCell: 'changes',
     resumeFleet: 'changes',
     saveDossier: 'changes',
+    saveLook: 'changes',
     service: 'reads',
     services: 'reads',
     splitChanges: 'reads',
@@ -48,6 +51,7 @@ export const ports = {
     stopFleet: 'changes',
     traffic: 'reads',
     updateCell: 'changes',
+    oneAtATime: 'reads',
     whileUnknown: 'reads',
   } satisfies Record<MethodsOf<ConfigurationStore>, Nature>,
   traffic: {
@@ -155,6 +159,6 @@ export function everyPoint(): Point[] {
   });
 }
 
-export function nameOfPoint({ deed, effect, when }: Point): string {
+export function nameOfPoint({ deed, effect, when }: Record<keyof Point, string>): string {
   return `${when} ${effect} in ${deed}`;
 }

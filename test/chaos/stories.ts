@@ -45,7 +45,7 @@ export const stories = {
     act: async (trial) => {
       await trial.tell('shift');
       await trial.untilMoved(1);
-      trial.killSource();
+      await trial.killSource();
     },
   },
   /** A person ends it in the middle. */
@@ -56,7 +56,7 @@ export const stories = {
     act: async (trial) => {
       await trial.tell('shift');
       await trial.untilMoved(1);
-      trial.silence();
+      await trial.silence();
       await trial.order({ action: 'abort' });
     },
   },
@@ -69,7 +69,7 @@ export const stories = {
       await trial.cloud.haunt(trial.service, `${trial.source}-understudy-1`);
       await trial.tell('prepare');
       await trial.untilState('armed');
-      trial.silence();
+      await trial.silence();
       await trial.order({ action: 'abort' });
     },
   },
@@ -82,7 +82,7 @@ export const stories = {
       trial.cloud.isCold = true;
       await trial.tell('prepare');
       await trial.until('the cell was given up', () => trial.journal.some((w) => w.deed === 'retireSyntheticCell'));
-      trial.silence();
+      await trial.silence();
     },
   },
   /** A person gives it a share, and takes it back. */
@@ -99,7 +99,7 @@ export const stories = {
       );
       await trial.untilMoved(1);
       await trial.order({ action: 'drain' });
-      trial.silence();
+      await trial.silence();
     },
   },
   /** What the rest of the fleet does was looked at long ago when traffic is to move: it is looked at anew. */
@@ -114,7 +114,7 @@ export const stories = {
       await trial.until('the facts are old', () => Date.now() - armedMs > factsFreshMs);
       await trial.tell('shift');
       await trial.untilMoved(1);
-      trial.silence();
+      await trial.silence();
       await trial.order({ action: 'abort' });
     },
   },
@@ -127,7 +127,7 @@ export const stories = {
     act: async (trial) => {
       await trial.tell('shift');
       await trial.untilMoved(1);
-      trial.silence();
+      await trial.silence();
       await trial.order({ action: 'complete' });
     },
   },

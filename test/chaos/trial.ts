@@ -34,6 +34,8 @@ export interface TrialOptions {
   readinessS?: number;
   /** Of reading requests, for which a copy goes to a source without a share. */
   mirrorPercent?: number;
+  /** Keeps as many idle cells as are worth their cost. */
+  keepsPool?: boolean;
   fault?: Fault | undefined;
   lies?: Lies | undefined;
   maxCachedWorkflows?: number | undefined;
@@ -66,6 +68,8 @@ export class Trial {
   private storiesLeft = 0;
   private readonly folder: string;
   private teller: Promise<void> | undefined;
+  /** The last word on the risk, on its way. */
+  private telling = Promise.resolve();
   private trouble: Error | undefined;
   private readonly deadlineMs: number;
 
@@ -103,6 +107,7 @@ export class Trial {
       policy: policyOf(options.policy),
       ...(options.capacity !== undefined && { capacity: options.capacity }),
       ...(options.mirrorPercent !== undefined && { mirrorPercent: options.mirrorPercent }),
+      ...(options.keepsPool && { keepsPool: true }),
       ...(options.readinessS !== undefined && { readinessS: options.readinessS }),
     });
     this.cloud.lies = options.lies ?? {};
@@ -185,9 +190,10 @@ export class Trial {
     if (level === 'clear') await this.surely(() => this.signal(this.event('clear')));
   }
 
-  /** The risk is not told any more. */
-  silence(): void {
+  /** The risk is not told any more once this has resolved: a signal that came late would begin a failover anew. */
+  silence(): Promise<void> {
     this.level = null;
+    return this.telling;
   }
 
   event(level: RiskLevel, overrides: Partial<RiskEvent> = {}): RiskEvent {
@@ -223,7 +229,10 @@ export class Trial {
 
   private async keepTelling(): Promise<void> {
     while (!this.isOver) {
-      if (this.level && this.level !== 'clear') await this.signal(this.event(this.level)).catch(() => undefined);
+      if (this.level && this.level !== 'clear') {
+        this.telling = this.signal(this.event(this.level)).catch(() => undefined);
+        await this.telling;
+      }
       await pause(tellEveryMs);
     }
   }
@@ -246,9 +255,9 @@ export class Trial {
   }
 
   /** Whoever waits in the story waits no longer, and the story tells nothing more. */
-  leaveStory(): void {
+  leaveStory(): Promise<void> {
     this.storiesLeft += 1;
-    this.silence();
+    return this.silence();
   }
 
   get isStoryOver(): boolean {
@@ -309,8 +318,8 @@ export class Trial {
   }
 
   /** The source dies, and nobody tells of a dead cell. */
-  killSource(): void {
-    this.silence();
+  async killSource(): Promise<void> {
+    await this.silence();
     this.sourceDiedMs = Date.now();
     this.cloud.kill(this.source);
   }
@@ -345,7 +354,7 @@ export class Trial {
 
   /** Callers have all had their answers. */
   async quiet(): Promise<void> {
-    this.silence();
+    await this.silence();
     await this.load.stop();
   }
 

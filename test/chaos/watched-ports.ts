@@ -4,11 +4,13 @@ import { appendFileSync } from 'node:fs';
 import type { ActivityExecuteInput, ActivityInboundCallsInterceptor, Next } from '@temporalio/worker';
 import type { Context } from '@temporalio/activity';
 import type { ShiftRequest } from '../../workflows/steps';
+import type { PoolPoint } from './pool-side-effects';
 import type { Nature, Point, PortName } from './side-effects';
 import { ports } from './side-effects';
 
 /** What is to go wrong, and where. `fail` comes instead of the effect or, when `after`, its answer is lost. */
-export interface Fault extends Point {
+export interface Fault extends Pick<Point, 'effect' | 'when'> {
+  deed: Point['deed'] | PoolPoint['deed'];
   what: 'kill' | 'fail' | 'hang';
   /** How often; a killed process cannot count on. @default 1 */
   times?: number;

@@ -7,7 +7,7 @@ import { Client as TemporalClient, Connection } from '@temporalio/client';
 import { expect } from 'chai';
 import { Kafka, logLevel } from 'kafkajs';
 import { Client as PostgresClient } from 'pg';
-import { topics } from '../../local/kafka';
+import { createTopics, topics } from '../../local/kafka';
 import { identify, isGroupAlive } from '../../local/process-identity';
 import { formatStack, type Stack, startStack } from '../../local/stack';
 import { waitUntil } from '../../local/wait';
@@ -194,7 +194,7 @@ async function leaveMark(stack: Stack, part: (typeof servers)[number]): Promise<
   const mark = `mark_${Date.now()}`;
   switch (part) {
     case 'kafka':
-      await withKafkaAdmin(stack, (admin) => admin.createTopics({ topics: [{ topic: mark }], waitForLeaders: true }));
+      await createTopics(stack.addresses.kafka, [{ topic: mark, partitions: 1, config: {} }]);
       return mark;
     case 'postgres':
       await withPostgres(stack.addresses.postgresUrl, (client) => client.query(`create table ${mark} (n int)`));

@@ -7,6 +7,7 @@ import { Kafka, logLevel, type Admin, type Producer } from 'kafkajs';
 import { pino } from 'pino';
 import { policySchema } from '../../blueprints/schema';
 import { settingsSchema } from '../../blueprints/settings';
+import { untilTopicsAreLed } from '../../local/kafka';
 import { startStack, type Stack } from '../../local/stack';
 import { waitUntil } from '../../local/wait';
 import type { CellDirectory } from '../../prediction/cell-directory';
@@ -44,7 +45,8 @@ describe('Scoring engine on Kafka', function () {
     dir = mkdtempSync(join(tmpdir(), 'understudy-engine-'));
     stack = await startStack({ parts: ['kafka'] });
     kafka = new Kafka({ brokers: stack.settings.kafka.brokers, logLevel: logLevel.NOTHING });
-    producer = kafka.producer();
+    // What is written twice would be counted twice.
+    producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1 });
     admin = kafka.admin();
     await producer.connect();
     await admin.connect();
@@ -80,14 +82,7 @@ describe('Scoring engine on Kafka', function () {
       waitForLeaders: false,
       topics: names.map((topic) => ({ topic, numPartitions: 2, replicationFactor: 1 })),
     });
-    // kafkajs' own wait for leaders gives up at the first answer that does not know the topic yet.
-    await waitUntil(
-      async () => (await Promise.all(names.map((n) => admin.fetchTopicOffsets(n)))).every((p) => p.length === 2),
-      {
-        withinMs: 10_000,
-        what: 'the topics have leaders',
-      },
-    );
+    await untilTopicsAreLed(admin, names);
     return topics;
   }
   type Topics = Awaited<ReturnType<typeof freshTopics>>;

@@ -8,6 +8,7 @@ import { expect } from 'chai';
 import { CompressionCodecs, Kafka, logLevel, type Consumer, type KafkaMessage } from 'kafkajs';
 import { policySchema } from '../../blueprints/schema';
 import { settingsSchema } from '../../blueprints/settings';
+import { untilTopicsAreLed } from '../../local/kafka';
 import { startStack, type Stack } from '../../local/stack';
 import { waitUntil } from '../../local/wait';
 import { StoreCellDirectory } from '../../prediction/cell-directory';
@@ -105,11 +106,7 @@ describe('Telemetry of real producers', function () {
     await admin.connect();
     const configEntries = [{ name: 'compression.type', value: compression }];
     await admin.createTopics({ topics: [{ topic, numPartitions: 2, configEntries }], waitForLeaders: false });
-    // The broker answers for a new topic only when it leads its partitions; a busy machine takes its time over that.
-    await waitUntil(async () => (await admin.fetchTopicOffsets(topic)).length === 2, {
-      withinMs: 30_000,
-      what: `${topic} can be written to`,
-    });
+    await untilTopicsAreLed(admin, [topic]);
     await admin.disconnect();
   }
 
@@ -174,7 +171,7 @@ describe('Telemetry of real producers', function () {
       (_, i) => `net,host=${host},interface=eth0 bytes_recv=${i * 7919}i ${i}000000000`,
     );
     const codecs = ['gzip', 'snappy', 'lz4', 'zstd'];
-    const producer = kafka.producer();
+    const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1 });
     await producer.connect();
     for (const codec of codecs) {
       const topic = `by-broker-${codec}`;
@@ -200,7 +197,7 @@ describe('Telemetry of real producers', function () {
       const { letter } = await intake.read({ topic, partition }, record, false);
       if (letter) reasons.push(`${letter.reason}: ${letter.detail}`);
     });
-    const producer = kafka.producer();
+    const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1 });
     await producer.connect();
     const bomb = Buffer.alloc(80 * 1024 * 1024);
     await producer.send({ topic, compression: 1, messages: [{ partition: 0, value: bomb }] });

@@ -1,16 +1,16 @@
 /** T3, T7, T11: calls that fail, lose their answer, hang, or fail for good. */
-import type { Row } from '../row';
+import type { FailoverRow } from '../row';
 import { everyPoint, type Point } from '../side-effects';
 import { stories, storyAt } from '../stories';
 
-export function callRows(): Row[] {
+export function callRows(): FailoverRow[] {
   return [...failures(), ...hangs(), ...forGood()];
 }
 
 const leadsBack = ({ deed }: Point): boolean => /retire|rest|reduce|give-back/.test(deed);
 
 /** The call fails, or was carried out and its answer is lost: three times, then it goes well. */
-function failures(): Row[] {
+function failures(): FailoverRow[] {
   return everyPoint()
     .filter(({ effect }) => effect !== 'itself')
     .map((point) => {
@@ -25,7 +25,7 @@ function failures(): Row[] {
 }
 
 /** Nothing is heard of a call any more; its attempt runs into its time limit and the next one goes well. */
-function hangs(): Row[] {
+function hangs(): FailoverRow[] {
   const points: Point[] = [
     { deed: 'armCell', effect: 'traffic.armCell', when: 'before' },
     { deed: 'shiftTraffic(canary)', effect: 'traffic.applySplit', when: 'after' },
@@ -41,7 +41,7 @@ function hangs(): Row[] {
 }
 
 /** What leads forward is undone; what leads back parks, and a person's resume brings it to its end. */
-function forGood(): Row[] {
+function forGood(): FailoverRow[] {
   const forward: Point[] = [
     { deed: 'ensureSyntheticCell', effect: 'provider.ensure', when: 'before' },
     { deed: 'warmSyntheticCell', effect: 'store.updateCell', when: 'before' },
@@ -54,7 +54,7 @@ function forGood(): Row[] {
     { deed: 'retireSyntheticCell', effect: 'store.beginRetirement', when: 'before' },
   ];
   return [
-    ...forward.map((point): Row => ({
+    ...forward.map((point): FailoverRow => ({
       title: `T7 refused for good: ${point.effect} in ${point.deed}`,
       group: 'calls',
       story: 'there-and-back',
@@ -63,10 +63,10 @@ function forGood(): Row[] {
       act: async (trial) => {
         await trial.tell('shift');
         await trial.until('it failed', () => trial.journal.some((w) => w.stage === 'fault'));
-        trial.silence();
+        await trial.silence();
       },
     })),
-    ...back.map((point): Row => ({
+    ...back.map((point): FailoverRow => ({
       title: `T7 refused for good, until a person resumes: ${point.effect} in ${point.deed}`,
       group: 'calls',
       story: storyAt(point),

@@ -1,7 +1,7 @@
 /** T5, T6: orders that contradict each other, orders with no worker there, runs that are cancelled or terminated, in every phase. */
 import { reconcileNow } from '../../../cli/reconcile';
 import type { Override } from '../../../workflows/messages';
-import type { Row } from '../row';
+import type { FailoverRow } from '../row';
 import type { Deed } from '../side-effects';
 import { stories, type StoryName } from '../stories';
 import type { Trial } from '../trial';
@@ -39,15 +39,15 @@ async function upTo(trial: Trial, story: StoryName, deed: Deed): Promise<void> {
     // It only ends before the deed if it failed.
     course.then(() => new Promise(() => undefined)),
   ]);
-  trial.leaveStory();
+  await trial.leaveStory();
   await course;
 }
 
-export function peopleRows(): Row[] {
+export function peopleRows(): FailoverRow[] {
   return [...cancelled(), ...terminated(), ...twoOperators(), ...nobodyThere()];
 }
 
-function cancelled(): Row[] {
+function cancelled(): FailoverRow[] {
   return moments.map((moment) => ({
     title: `T6 cancelled while ${moment}`,
     group: 'people',
@@ -63,7 +63,7 @@ function cancelled(): Row[] {
 }
 
 /** Nothing of it can clean up: the reconciliation does. */
-function terminated(): Row[] {
+function terminated(): FailoverRow[] {
   return moments.map((moment) => ({
     title: `T6 terminated while ${moment}, then reconciled`,
     group: 'people',
@@ -93,7 +93,7 @@ export async function reconciled(trial: Trial): Promise<void> {
 }
 
 /** Whoever is heard last, one of them is obeyed, whole, and both stand in the dossier. */
-function twoOperators(): Row[] {
+function twoOperators(): FailoverRow[] {
   const pairs: [StoryName, Deed, Override['action'], Override['action']][] = [
     ['there-and-back', 'armCell', 'hold', 'abort'],
     ['there-and-back', 'shiftTraffic(canary)', 'complete', 'abort'],
@@ -124,7 +124,7 @@ function twoOperators(): Row[] {
 }
 
 /** An order that is given while no worker runs is obeyed by the next one. */
-function nobodyThere(): Row[] {
+function nobodyThere(): FailoverRow[] {
   return [
     {
       title: 'T5 ordered with no worker there',
@@ -134,7 +134,7 @@ function nobodyThere(): Row[] {
         await trial.tell('shift');
         await trial.untilMoved(1);
         await trial.removeWorker();
-        trial.silence();
+        await trial.silence();
         await trial.handle.signal('override', { action: 'abort', by: 'ada', reason: 'nobody is there' });
         await trial.startWorker(null);
       },

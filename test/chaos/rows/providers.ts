@@ -1,13 +1,13 @@
 /** T3, T7, T11: providers that fail, hang and lie. */
 import { reconciled } from './people';
-import type { Row } from '../row';
+import type { FailoverRow } from '../row';
 import type { Trial } from '../trial';
 
 /** Told until it is given up. */
 async function untilGivenUp(trial: Trial): Promise<void> {
   await trial.tell('prepare');
   await trial.until('it is given up', () => trial.journal.some((w) => w.deed === 'retireSyntheticCell'));
-  trial.silence();
+  await trial.silence();
 }
 
 async function untilServing(trial: Trial): Promise<string> {
@@ -20,8 +20,8 @@ const undone = { outcomes: ['compensated'], left: 'nothing' } as const;
 /** Whose word cannot be believed is asked again: what it says belongs to somebody else is made anew at each of five attempts. */
 const undoneAfterLies = { ...undone, made: [0, 1, 2, 3, 4, 5] };
 
-export function providerRows(): Row[] {
-  const rows: Omit<Row, 'group'>[] = [
+export function providerRows(): FailoverRow[] {
+  const rows: Omit<FailoverRow, 'group'>[] = [
     {
       title: 'T7 the provider fails twice, then makes the cell',
       story: 'there-and-back',
@@ -42,7 +42,7 @@ export function providerRows(): Row[] {
       act: async (trial) => {
         await trial.tell('prepare');
         await trial.until('it is asked', () => trial.journal.some((w) => w.effect === 'provider.ensure'));
-        trial.silence();
+        await trial.silence();
         await trial.order({ action: 'abort' });
       },
     },
@@ -118,6 +118,20 @@ export function providerRows(): Row[] {
       afterwards: reconciled,
     },
     {
+      title: 'T11 the armed cell goes at the end of its lease, and comes back elsewhere as somebody else’s',
+      story: 'cold-cell',
+      expected: { outcomes: ['compensated', 'drained', 'aborted'], left: 'given-back' },
+      act: async (trial) => {
+        await trial.tell('prepare');
+        await trial.untilState('armed');
+        const { name } = (await trial.synthetic())[0]!;
+        trial.cloud.lose(name);
+        await trial.cloud.haunt(trial.service, name);
+        await trial.tell('clear');
+      },
+      afterwards: reconciled,
+    },
+    {
       title: 'T11 the provider loses the cell that carries traffic',
       story: 'cold-cell',
       options: { policy: { canaryTimeoutS: 5, holdAtMostS: 5, operatorWaitS: 0 } },
@@ -142,7 +156,7 @@ export function providerRows(): Row[] {
         trial.cloud.errorRatio.set((await trial.synthetic())[0]!.name, 1);
         await trial.tell('shift');
         await trial.until('it is given up', () => trial.journal.some((w) => w.deed === 'retireSyntheticCell'));
-        trial.silence();
+        await trial.silence();
       },
     },
     {

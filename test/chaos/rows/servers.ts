@@ -1,6 +1,6 @@
 /** T2, T11: Temporal, the control plane, Postgres and Kafka go away at random while failovers are under way, with their data kept. */
 import type { Outage } from '../outage';
-import type { Row } from '../row';
+import type { FailoverRow } from '../row';
 import type { StoryName } from '../stories';
 
 const courses: StoryName[] = ['there-and-back', 'death', 'abort', 'ordered', 'there-and-back'];
@@ -17,12 +17,12 @@ const outages: Omit<Outage, 'seed'>[] = [
   { part: 'kafka', how: 'killed' },
 ];
 
-export function serverRows(seed: number): Row[] {
+export function serverRows(seed: number): FailoverRow[] {
   return outages.flatMap(({ part, how }, n) => {
     const outage = { part, how, seed: seed + n };
     const what = how === 'killed' ? 'killed again and again' : 'stopped for 15 s';
     const group = `${part} ${what} (seed ${outage.seed})`;
-    return courses.map((story, i): Row => ({
+    return courses.map((story, i): FailoverRow => ({
       title: `${part === 'temporal' ? 'T2' : 'T11'} ${part} ${what} (seed ${outage.seed}), failover ${i + 1}: ${story}`,
       group,
       outage,

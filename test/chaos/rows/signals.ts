@@ -3,13 +3,13 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { RiskEvent } from '../../../prediction/contracts';
 import { signalNames } from '../../../workflows/messages';
-import type { Row } from '../row';
+import type { FailoverRow } from '../row';
 import { seeded, shuffled } from '../seed';
 import type { Trial } from '../trial';
 
 const agoMs = (ms: number): string => new Date(Date.now() - ms).toISOString();
 
-export function signalRows(seed: number): Row[] {
+export function signalRows(seed: number): FailoverRow[] {
   return [
     {
       title: 'T4 every word of the risk a hundred times',
@@ -21,7 +21,7 @@ export function signalRows(seed: number): Row[] {
         await repeated(trial, trial.event('shift'), 100);
         await trial.tell('shift');
         await trial.untilMoved(5000);
-        trial.silence();
+        await trial.silence();
         await repeated(trial, trial.event('clear'), 100);
       },
     },
@@ -85,7 +85,7 @@ export function signalRows(seed: number): Row[] {
       act: async (trial) => {
         await trial.tell('shift');
         await trial.untilMoved(1);
-        trial.silence();
+        await trial.silence();
       },
     },
   ];
