@@ -106,6 +106,11 @@ function checkTransport({ document, spec }: Placed<ServiceDocument>): Problem[] 
       'goes with distribution locality-weights only: among weighted clusters the cluster is chosen at random before the cookie is looked at, and choosing it by a hash of the cookie would move sessions at every step',
     ],
     [
+      spec.http.repeatable.length > 0 && spec.protocol === 'grpc',
+      ['http', 'repeatable'],
+      'does not go with protocol grpc: grpc.retryOn says upon what a call is repeated',
+    ],
+    [
       spec.grpc.proxyless && spec.protocol !== 'grpc',
       ['grpc', 'proxyless'],
       `goes with protocol grpc only, not with ${spec.protocol}`,

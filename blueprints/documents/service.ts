@@ -54,6 +54,17 @@ export const serviceSchema = z.strictObject({
     .describe(
       "What the cells speak. http/2 and grpc: without TLS by prior knowledge. grpc: also gRPC's health checks and its own conditions for a retry.",
     ),
+  http: z
+    .strictObject({
+      repeatable: z
+        .array(z.enum(['PUT', 'DELETE']))
+        .default([])
+        .describe(
+          'Methods besides those that only read whose requests are sent to another instance if the answer is lost or is 502, 503 or 504. The first may have been carried out all the same, so only where a caller can take the answer to the second for it: not with `If-Match`, nor where deleting again answers 404.',
+        ),
+    })
+    .prefault({})
+    .describe('Not for protocol grpc.'),
   grpc: z
     .strictObject({
       healthService: z

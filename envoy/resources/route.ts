@@ -51,18 +51,19 @@ function liveTarget({ name, distribution }: ServiceDocument, places: CellPlace[]
   return { weighted_clusters: { clusters } };
 }
 
-// gRPC's words for it, which plain HTTP never says: there it is 502, 503 and 504.
-const gatewayErrors = ['unavailable', 'cancelled'];
-const repeatable = ['connect-failure', 'refused-stream', 'reset', 'gateway-error', ...gatewayErrors];
-// A write that was reset may have been done: repeat only what surely was not.
+// A write that was reset may have been done, and the answer to a second would hide the first's: repeat only what surely
+// was not begun.
 const notBegun = ['connect-failure', 'refused-stream', 'reset-before-request'];
+const unanswered = ['connect-failure', 'refused-stream', 'reset', 'gateway-error'];
+const reading = ['GET', 'HEAD', 'OPTIONS', 'TRACE'];
 
-function liveRoutes({ protocol, grpc }: ServiceDocument, target: Target): EnvoyMessage[] {
+function liveRoutes({ protocol, http, grpc }: ServiceDocument, target: Target): EnvoyMessage[] {
   // Every call is a POST, and which may run twice only the service knows: its document says upon what.
   if (protocol === 'grpc') return [route('calls', { prefix: '/' }, liveAction(target, [...notBegun, ...grpc.retryOn]))];
+  const repeatable = byMethod('/', [...reading, ...http.repeatable]);
   return [
-    route('repeatable', byMethod('/', 'GET|HEAD|OPTIONS|TRACE|PUT|DELETE'), liveAction(target, repeatable)),
-    route('once', { prefix: '/' }, liveAction(target, [...notBegun, ...gatewayErrors])),
+    route('repeatable', repeatable, liveAction(target, unanswered)),
+    route('once', { prefix: '/' }, liveAction(target, notBegun)),
   ];
 }
 
@@ -83,9 +84,9 @@ function mirroredRoutes(service: ServiceDocument, target: Target, mirrors: CellR
     const action = { ...liveAction(target, [...notBegun, ...grpc.retryOn]), request_mirror_policies };
     return mirror.paths.map((path) => route(`mirrored ${path}`, { path }, action));
   }
-  const action = { ...liveAction(target, repeatable), request_mirror_policies };
+  const action = { ...liveAction(target, unanswered), request_mirror_policies };
   const prefixes = mirror.paths.length > 0 ? mirror.paths : ['/'];
-  return prefixes.map((prefix) => route(`mirrored ${prefix}`, byMethod(prefix, 'GET|HEAD|OPTIONS'), action));
+  return prefixes.map((prefix) => route(`mirrored ${prefix}`, byMethod(prefix, ['GET', 'HEAD', 'OPTIONS']), action));
 }
 
 /** What warms up, and what is watched without any share of its own: would it have failed as predicted? */
@@ -107,8 +108,8 @@ function route(name: string, match: EnvoyMessage, action: EnvoyMessage): EnvoyMe
   return { name, match, route: action };
 }
 
-function byMethod(prefix: string, methods: string): EnvoyMessage {
-  return { prefix, headers: [{ name: ':method', string_match: { safe_regex: { regex: methods } } }] };
+function byMethod(prefix: string, methods: string[]): EnvoyMessage {
+  return { prefix, headers: [{ name: ':method', string_match: { safe_regex: { regex: methods.join('|') } } }] };
 }
 
 function liveAction(target: Target, retryOn: string[]): EnvoyMessage {

@@ -338,7 +338,7 @@ describe('A stateful service under the failover workflow', function () {
       expect(storyOf(dossier)).to.contain(owned(synthetic, 4));
       await writesGoOn();
       const history = await clients!.finish(60_000);
-      expect(checkHistory(history)).to.deep.equal([]);
+      expect(checkHistory(history).map(({ rule, text }) => `${rule}: ${text}`)).to.deep.equal([]);
       expect(clients!.acknowledgedWrites()).to.be.greaterThan(100);
     });
   }

@@ -26,7 +26,7 @@ import { Cells } from '../support/service-kinds';
 import { send } from '../support/upstreams';
 
 const log = pino({ level: process.env.LOG_LEVEL ?? 'silent' });
-const services = ['calls', 'secure', 'sticky', 'routed', 'copied', 'timed', 'full'] as const;
+const services = ['calls', 'secure', 'sticky', 'routed', 'copied', 'timed', 'full', 'put'] as const;
 type Service = (typeof services)[number];
 
 describe('Kinds of services through Envoy', function () {
@@ -74,6 +74,7 @@ describe('Kinds of services through Envoy', function () {
       await cells.http('full-a', { delayMs: 1500 }),
       await cells.http('full-b', { delayMs: 1500 }),
     ]);
+    add('put', { http: { repeatable: ['PUT'] } }, [await cells.http('put-a'), await cells.http('put-b')]);
     controlPlane = await startControlPlane(
       store,
       {
@@ -88,7 +89,7 @@ describe('Kinds of services through Envoy', function () {
     );
     client = new TrafficClient(`127.0.0.1:${controlPlane.trafficPort}`);
     envoy = await startEnvoy('proxy-1', `127.0.0.1:${controlPlane.xdsPort}`);
-    for (const service of ['secure', 'sticky', 'routed', 'copied', 'timed'] as const)
+    for (const service of ['secure', 'sticky', 'routed', 'copied', 'timed', 'put'] as const)
       await waitUntil(async () => (await send(port[service], 1)).ok === 1, {
         withinMs: 20_000,
         what: `Envoy serves ${service}`,
@@ -234,6 +235,19 @@ describe('Kinds of services through Envoy', function () {
       what: 'load reports come',
     });
     for (const { cell, errorsTotal } of await loads()) expect(errorsTotal, cell).to.equal(0);
+  });
+
+  it('repeats what only reads if its answer is lost, and of the writes what the document allows', async () => {
+    const asked = async (service: Service, method: string) => {
+      cells.forget();
+      const { status } = await fetch(`http://127.0.0.1:${port[service]}/lost`, { method });
+      expect(status, method).to.equal(503);
+      return [...cells.hits.values()].reduce((a, b) => a + b, 0);
+    };
+    expect(await asked('routed', 'GET')).to.equal(3);
+    for (const method of ['PUT', 'DELETE', 'POST', 'PATCH']) expect(await asked('routed', method), method).to.equal(1);
+    expect(await asked('put', 'PUT')).to.equal(3);
+    for (const method of ['DELETE', 'POST']) expect(await asked('put', method), method).to.equal(1);
   });
 
   it('copies what only reads to a cell that warms up; its load is not the service’s', async () => {

@@ -266,6 +266,7 @@ describe('A service document', () => {
       'affinity goes',
     ],
     ['clients without a proxy of what is no gRPC', { grpc: { proxyless: true } }, 'grpc.proxyless goes with'],
+    ['methods of gRPC calls', { protocol: 'grpc', http: { repeatable: ['PUT'] } }, 'http.repeatable does not go'],
     ['a mirror of all gRPC calls', { protocol: 'grpc', mirror: { percent: 1 } }, 'mirror.paths is empty'],
   ] as const)
     it(`is refused for ${what}`, () => expect(reasons(change).join()).to.contain(words));
