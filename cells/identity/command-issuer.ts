@@ -1,5 +1,6 @@
 /** Has a command of the user's own sign certificates: the way to Vault, step-ca, cert-manager, SPIRE or a company's authority. */
 import { readFile } from 'node:fs/promises';
+import pLimit from 'p-limit';
 import { RefusedError } from '../../blueprints/records';
 import { refusedCode } from '../exec-contract';
 import { runCommand } from '../run-command';
@@ -21,22 +22,12 @@ export interface CommandIssuerOptions {
 const atOnce = 4;
 
 export class CommandIssuer implements CertificateIssuer {
-  private running = 0;
-  private readonly waiting: (() => void)[] = [];
+  private readonly limit = pLimit(atOnce);
 
   constructor(private readonly options: CommandIssuerOptions) {}
 
-  async issue(wanted: CertificateWanted): Promise<string> {
-    if (this.running >= atOnce) await new Promise<void>((resolve) => this.waiting.push(resolve));
-    else this.running += 1;
-    try {
-      return await this.run(wanted);
-    } finally {
-      // Whoever waits longest goes on in this one's place.
-      const next = this.waiting.shift();
-      if (next) next();
-      else this.running -= 1;
-    }
+  issue(wanted: CertificateWanted): Promise<string> {
+    return this.limit(() => this.run(wanted));
   }
 
   private async run({ request, name, lifetimeS }: CertificateWanted): Promise<string> {
