@@ -3,8 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import Docker from 'dockerode';
 import { RefusedError } from '../blueprints/records';
 import { containerOf } from './docker-container';
+import { betweenLooksMs, DockerContainers, othersMayTakeMs, type EngineError } from './docker-containers';
 import { DockerRecords, label, newRun, type CellLabels, type CellRecordOfEngine } from './docker-records';
 import { lastWords } from './docker-logs';
+import { refuseWhatCannotBe } from './docker-refusals';
 import { giveTo, type IdentityFiles } from './identity/identity-files';
 import { chooseFreePort, isFree } from './ports';
 import {
@@ -20,7 +22,7 @@ import {
   type ObservedInstance,
   type OwnTls,
 } from './provider';
-import { noIdentitySettings, unready, whyCellNotReady } from './readiness';
+import { unready, whyCellNotReady } from './readiness';
 import { isSameBlueprint } from './same-blueprint';
 
 export interface DockerProviderOptions {
@@ -38,21 +40,12 @@ export interface DockerProviderOptions {
 
 /** Somebody else changes the same cell again and again only if something is wrong. */
 const attempts = 20;
-/** How long another worker's creation or removal of a container may take before we give up on it, in milliseconds. */
-const othersMayTakeMs = 30_000;
-const betweenLooksMs = 50;
-
-interface EngineError {
-  statusCode?: number;
-  message: string;
-}
 
 export class DockerProvider implements CellProvider {
   readonly kind = 'docker';
   private readonly engine: Docker;
-  private readonly installation: string;
   private readonly network: string;
-  private readonly graceS: number;
+  private readonly containers: DockerContainers;
   private readonly records: DockerRecords;
   private readonly ownTls: OwnTls | undefined;
 
@@ -65,14 +58,13 @@ export class DockerProvider implements CellProvider {
   }: DockerProviderOptions = {}) {
     this.ownTls = ownTls;
     this.engine = new Docker(socketPath === undefined ? undefined : { socketPath });
-    this.installation = installation;
     this.network = network;
-    this.graceS = graceS;
+    this.containers = new DockerContainers(this.engine, installation, graceS);
     this.records = new DockerRecords(this.engine, installation);
   }
 
   async ensure(spec: CellSpec): Promise<ObservedCell> {
-    await this.refuseWhatCannotBe(spec);
+    await refuseWhatCannotBe(spec, this.engine, this.containers, this.network);
     const record = await this.recordWanted(spec);
     for (const instance of instanceNames(spec)) await this.ensureInstance(record, instance, spec.identity?.[instance]);
     // Only now: as long as it has not run again, it rests.
@@ -102,23 +94,19 @@ export class DockerProvider implements CellProvider {
 
   private async pause(record: CellRecordOfEngine): Promise<void> {
     for (const name of instanceNames(record)) {
-      const container = await this.inspectInstance(name);
-      if (container?.State.Running && !container.State.Paused)
-        await this.engine
-          .getContainer(container.Id)
-          .pause()
-          .catch(unlessItIsSo(/already paused/));
+      const container = await this.containers.ofInstance(name);
+      if (container?.State.Running && !container.State.Paused) await this.containers.pause(container.Id);
     }
   }
 
   /** On record before a container hears of it, so that one that died by itself, before, is never taken for one that rests. */
   private async stop(record: CellRecordOfEngine): Promise<void> {
-    const containers = await Promise.all(instanceNames(record).map((name) => this.inspectInstance(name)));
+    const containers = await Promise.all(instanceNames(record).map((name) => this.containers.ofInstance(name)));
     const living = containers.filter((container) => container !== undefined).filter(isLiving);
     if (living.length === 0) return;
     const stopped = (now: CellLabels) => [...new Set([...(now.stopped ?? []), ...living.map(({ Id }) => Id)])];
     if (!(await this.change(record.cell, (now) => ({ ...now, stopped: stopped(now) })))) return;
-    await Promise.all(living.map(({ Id, State }) => this.stopContainer(Id, State.Status)));
+    await Promise.all(living.map(({ Id, State }) => this.containers.stop(Id, State.Status)));
   }
 
   async renew(cell: string, leaseS: number): Promise<boolean> {
@@ -145,7 +133,7 @@ export class DockerProvider implements CellProvider {
   }
 
   async list(owner?: string): Promise<ObservedCell[]> {
-    const containers = await this.containers([]);
+    const containers = await this.containers.all();
     const cells = new Set([...(await this.records.cells()), ...containers.map(({ Labels }) => Labels[label('cell')]!)]);
     const observed = await Promise.all([...cells].sort().map((cell) => this.observe(cell)));
     return observed.filter(({ phase, owner: who }) => phase !== 'absent' && (owner === undefined || who === owner));
@@ -155,7 +143,7 @@ export class DockerProvider implements CellProvider {
   private async known(cell: string): Promise<CellRecordOfEngine | undefined> {
     const record = await this.records.newest(cell);
     if (record) return record;
-    const [container] = await this.containers([`${label('cell')}=${cell}`]);
+    const [container] = await this.containers.ofCell(cell);
     return container && { ...this.records.read(container.Labels), number: 0 };
   }
 
@@ -197,38 +185,10 @@ export class DockerProvider implements CellProvider {
   private async finishDestruction(cell: string): Promise<void> {
     const record = await this.known(cell);
     if (!record?.isBeingDestroyed) return;
-    const containers = await this.containers([`${label('cell')}=${cell}`]);
+    const containers = await this.containers.ofCell(cell);
     const ofRun = containers.filter(({ Labels }) => Labels[label('run')] === record.run);
-    await Promise.all(ofRun.map(({ Id, State }) => this.end(Id, State)));
+    await Promise.all(ofRun.map(({ Id, State }) => this.containers.end(Id, State)));
     await this.records.forget(cell, record.run);
-  }
-
-  private async end(id: string, state: string): Promise<void> {
-    if (state === 'running' || state === 'paused') await this.stopContainer(id, state);
-    await this.engine
-      .getContainer(id)
-      .remove({ force: true, v: true })
-      .catch(async (error: EngineError) => {
-        if (!/already in progress/i.test(error.message)) return unlessItIsSo(/no such container/i)(error);
-        // Docker says so at once, and the container can still be seen until the other worker's removal has ended.
-        await this.gone(id);
-      });
-  }
-
-  private async gone(id: string): Promise<void> {
-    const deadline = Date.now() + othersMayTakeMs;
-    while ((await this.inspect(id)) !== undefined) {
-      if (Date.now() >= deadline)
-        throw new Error(`container ${id} is being removed by somebody else for ${othersMayTakeMs / 1000} s: try again`);
-      await sleep(betweenLooksMs);
-    }
-  }
-
-  private async stopContainer(id: string, state: string): Promise<void> {
-    const container = this.engine.getContainer(id);
-    // A paused container hears SIGTERM only when it runs again.
-    if (state === 'paused') await container.unpause().catch(unlessItIsSo(/not paused/));
-    await container.stop({ t: this.graceS }).catch(unlessItIsSo(/./));
   }
 
   /** Starts the instance unless a container runs it. */
@@ -237,14 +197,10 @@ export class DockerProvider implements CellProvider {
     name: string,
     identity: IdentityFiles | undefined,
   ): Promise<void> {
-    let found = await this.inspectInstance(name);
-    if (found && found.Config.Labels[label('installation')] !== this.installation)
-      throw new RefusedError(`container ${this.containerName(name)} is not Understudy's: rename or remove it`);
-    if (found?.State.Paused)
-      await this.engine
-        .getContainer(found.Id)
-        .unpause()
-        .catch(unlessItIsSo(/not paused/));
+    let found = await this.containers.ofInstance(name);
+    if (found && found.Config.Labels[label('installation')] !== this.containers.installation)
+      throw new RefusedError(`container ${this.containers.nameOf(name)} is not Understudy's: rename or remove it`);
+    if (found?.State.Paused) await this.containers.unpause(found.Id);
     if (found && isLiving(found) && found.Config.Labels[label('run')] === record.run) return;
     let port = Number(found?.Config.Labels[label('port')] ?? 0);
     const { address } = record.blueprint.network;
@@ -253,12 +209,13 @@ export class DockerProvider implements CellProvider {
     // Its own container is started again, unless somebody took its port while it rested.
     const isAtRest = isOfRun && rests(found, record) && (await isFree(address, port));
     if (found && !isNew && !isAtRest) {
-      await this.end(found.Id, found.State.Status);
+      await this.containers.end(found.Id, found.State.Status);
       found = undefined;
     }
     if (!found) {
       // Callers keep their addresses over a restart, if nobody took the port meanwhile.
-      if (port === 0 || !(await isFree(address, port))) port = await chooseFreePort(address, await this.plannedPorts());
+      if (port === 0 || !(await isFree(address, port)))
+        port = await chooseFreePort(address, await this.containers.plannedPorts());
       found = await this.made(record, name, port, identity);
     }
     await this.startUnlessDestroyed(record, name, found.Id);
@@ -274,12 +231,14 @@ export class DockerProvider implements CellProvider {
     const deadline = Date.now() + othersMayTakeMs;
     for (;;) {
       await this.create(record, name, port, identity);
-      const found = await this.inspectInstance(name);
+      const found = await this.containers.ofInstance(name);
       // Docker takes the name before the container can be seen, and frees it only after one that is being removed has gone.
       if (found && found.State.Status !== 'removing') return found;
       if (!(await this.isStillWanted(record))) throw destroyedMeanwhile(record);
       if (Date.now() >= deadline)
-        throw new Error(`the name ${this.containerName(name)} is taken by a container that cannot be seen: try again`);
+        throw new Error(
+          `the name ${this.containers.nameOf(name)} is taken by a container that cannot be seen: try again`,
+        );
       await sleep(betweenLooksMs);
     }
   }
@@ -291,23 +250,22 @@ export class DockerProvider implements CellProvider {
 
   /** Whoever was slow must not bring to life what was destroyed meanwhile. */
   private async startUnlessDestroyed(record: CellRecordOfEngine, name: string, id: string): Promise<void> {
-    const container = this.engine.getContainer(id);
     if (await this.isStillWanted(record)) {
       try {
-        await container.start();
+        await this.containers.start(id);
       } catch (error) {
         const { message } = error as EngineError;
         // Not a failure if another worker has just started it.
-        const now = await this.inspectInstance(name);
+        const now = await this.containers.ofInstance(name);
         if (!now || !isLiving(now)) {
-          await this.end(id, 'created');
+          await this.containers.end(id, 'created');
           const reason = `${name} cannot be started: ${message}`;
           throw isAboutItsProgram(message, record) ? new RefusedError(reason) : new Error(reason);
         }
       }
     }
     if (await this.isStillWanted(record)) return;
-    await this.end(id, 'running');
+    await this.containers.end(id, 'running');
     throw destroyedMeanwhile(record);
   }
 
@@ -320,28 +278,22 @@ export class DockerProvider implements CellProvider {
     const { user = '0' } = record.blueprint.security;
     const [uid, gid = uid] = user.split(':').map(Number);
     if (identity) await giveTo(identity, uid!, gid!);
-    const isPodman = await this.isPodman();
     const labels = { ...this.records.written(record), [label('instance')]: name, [label('port')]: String(port) };
-    try {
-      await this.engine.createContainer({
-        ...containerOf(record, { instance: name, port, network: this.network, identity, isPodman }),
-        name: this.containerName(name),
-        Labels: labels,
-      });
-    } catch (error) {
-      const { statusCode, message } = error as EngineError;
-      // The name is taken: another worker was faster. Docker says 409, Podman 500 with these words.
-      if (statusCode === 409 || /already in use/.test(message)) return;
+    const isPodman = await this.containers.isPodman();
+    const wanted = containerOf(record, { instance: name, port, network: this.network, identity, isPodman });
+    await this.containers.create(name, labels, wanted).catch((error: EngineError) => {
       // As Docker does with more cores than it has, or too little memory.
-      if (statusCode === 400)
-        throw new RefusedError(`blueprint ${record.blueprint.name}: the engine makes no such container: ${message}`);
-      throw error;
-    }
+      if (error.statusCode === 400)
+        throw new RefusedError(
+          `blueprint ${record.blueprint.name}: the engine makes no such container: ${error.message}`,
+        );
+      throw error as Error;
+    });
   }
 
   private async observeInstance(record: CellRecordOfEngine, name: string): Promise<ObservedInstance> {
     const { network, readiness, resources } = record.blueprint;
-    const container = await this.inspectInstance(name);
+    const container = await this.containers.ofInstance(name);
     const labels = container?.Config.Labels ?? {};
     const port = Number(labels[label('port')] ?? 0);
     const seen: ObservedInstance = { name, address: network.address, port, phase: 'provisioning' };
@@ -361,75 +313,6 @@ export class DockerProvider implements CellProvider {
     const reason = await whyCellNotReady(seen, record.blueprint, this.ownTls);
     if (reason !== undefined) return { ...seen, ...unready(reason, new Date(State.StartedAt), readiness.timeoutS) };
     return { ...seen, pid: State.Pid, phase: 'ready' };
-  }
-
-  private inspectInstance(instance: string): Promise<Docker.ContainerInspectInfo | undefined> {
-    return this.inspect(this.containerName(instance));
-  }
-
-  private async inspect(idOrName: string): Promise<Docker.ContainerInspectInfo | undefined> {
-    return this.engine
-      .getContainer(idOrName)
-      .inspect()
-      .catch((error: EngineError) => {
-        if (error.statusCode === 404) return undefined;
-        throw error;
-      });
-  }
-
-  private async containers(labels: string[]): Promise<Docker.ContainerInfo[]> {
-    const wanted = [`${label('installation')}=${this.installation}`, ...labels];
-    return this.engine.listContainers({ all: true, filters: { label: wanted } });
-  }
-
-  private async plannedPorts(): Promise<Set<number>> {
-    return new Set((await this.containers([])).map(({ Labels }) => Number(Labels[label('port')])));
-  }
-
-  private containerName(instance: string): string {
-    return `understudy-${this.installation}-${instance}`;
-  }
-
-  private async refuseWhatCannotBe({ blueprint, identity }: CellSpec): Promise<void> {
-    const { name, image, network, security } = blueprint;
-    if (security.identity && !identity) throw new RefusedError(noIdentitySettings(name));
-    if (identity && !/^(\d+(:\d+)?)?$/.test(security.user ?? ''))
-      throw new RefusedError(
-        `blueprint ${name}: security.user: must be a number, such as 1000, for a container that has an identity: its key is that user's alone`,
-      );
-    if (!(await isFree(network.address, 0)))
-      throw new RefusedError(`blueprint ${name}: network.address: nothing can listen on ${network.address}`);
-    await this.engine
-      .getImage(image.os)
-      .inspect()
-      .catch((error: EngineError) => {
-        if (error.statusCode !== 404)
-          throw new Error(`the container engine does not answer as it should: ${error.message}`, { cause: error });
-        throw new RefusedError(
-          `blueprint ${name}: image.os: the engine has no image ${image.os}; pull or build it first`,
-        );
-      });
-    await this.refuseNetwork();
-  }
-
-  private async refuseNetwork(): Promise<void> {
-    // Podman has ways to connect a container that are no networks of its own, and says itself what it lacks.
-    if (this.network === 'host' || (await this.isPodman())) return;
-    const inspected = this.engine.getNetwork(this.network).inspect();
-    const { Internal } = await inspected.catch((error: EngineError) => {
-      if (error.statusCode !== 404) throw error as Error;
-      throw new RefusedError(`dockerProvider.network: the engine has no network ${this.network}; create it first`);
-    });
-    // A cell that nobody can ask would never get ready.
-    if (Internal)
-      throw new RefusedError(
-        `dockerProvider.network: ${this.network} is internal, and Docker publishes no ports of such a network: name another`,
-      );
-  }
-
-  private async isPodman(): Promise<boolean> {
-    const { Components = [] } = await this.engine.version();
-    return Components.some(({ Name }) => /podman/i.test(Name));
   }
 }
 
@@ -459,11 +342,4 @@ function limitsOf({ HostConfig }: Docker.ContainerInspectInfo): Limits {
   if (NanoCpus) limits.cpus = NanoCpus / 1e9;
   if (PidsLimit && PidsLimit > 0) limits.processes = PidsLimit;
   return limits;
-}
-
-/** For calls that fail because what they are to bring about is so already, or the container has gone. */
-function unlessItIsSo(words: RegExp) {
-  return (error: EngineError): void => {
-    if (error.statusCode !== 404 && error.statusCode !== 304 && !words.test(error.message)) throw error as Error;
-  };
 }
