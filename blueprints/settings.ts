@@ -103,6 +103,10 @@ export type Settings = z.infer<typeof settingsSchema>;
 export function loadSettings(file: string): Settings {
   const parsed = settingsSchema.safeParse(parse(readFileSync(file, 'utf8')));
   if (parsed.success) return parsed.data;
-  const reasons = parsed.error.issues.map((i) => `${file}: ${i.path.join('.') || '(top)'}: ${i.message}`);
-  throw new Error(reasons.join('\n'));
+  throw new Error(settingsProblems(file, parsed.error));
+}
+
+/** One line per problem: file, path, reason. */
+export function settingsProblems(file: string, { issues }: z.ZodError): string {
+  return issues.map(({ path, message }) => `${file}: ${path.join('.') || '(top)'}: ${message}`).join('\n');
 }

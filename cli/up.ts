@@ -21,6 +21,7 @@ export function setupCommand(): Command {
 
 interface UpOptions {
   file?: string;
+  settings?: string;
   dir?: string;
   proxies: number;
 }
@@ -29,19 +30,23 @@ export function upCommand(): Command {
   return new Command('up')
     .description('Start Kafka, Temporal, Postgres, Understudy and Envoy on this machine, until Ctrl-C.')
     .option('-f, --file <file>', 'YAML file of services, cells and blueprints to apply')
+    .option('--settings <file>', 'YAML file of settings; addresses of what is started here are filled in')
     .option('--dir <dir>', 'keep logs and data here, and go on from what is there (default: a new folder, removed)')
     .option('--proxies <n>', 'how many Envoys', wholeNumber, 1)
     .action(up);
 }
 
-async function up({ file, dir, proxies }: UpOptions): Promise<void> {
+async function up({ file, settings, dir, proxies }: UpOptions): Promise<void> {
   const { startStack, formatStack } = await import('../local/stack.js');
+  const { loadOwnSettings } = await import('../local/own-settings.js');
+  const own = settings === undefined ? {} : loadOwnSettings(settings);
   const ending = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => ending.abort());
   let failure: Error | undefined;
 
   const stack = await startStack({
     ...(dir !== undefined && { dir }),
+    settings: own,
     envoyCount: proxies,
     signal: ending.signal,
     onProgress: (sentence) => console.log(sentence),
