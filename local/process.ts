@@ -54,6 +54,8 @@ export class ManagedProcess {
   private restartTimer: NodeJS.Timeout | undefined;
   /** Someone asked for its end while it was starting. */
   private endAsked = false;
+  /** The start that is under way, with all its attempts. */
+  private starting: Promise<void> | undefined;
 
   constructor(
     private readonly spec: ProcessSpec,
@@ -81,6 +83,11 @@ export class ManagedProcess {
     }
     clearTimeout(this.restartTimer);
     this.endAsked = false;
+    this.starting = this.startInAttempts();
+    await this.starting;
+  }
+
+  private async startInAttempts(): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.startOnce();
@@ -162,9 +169,12 @@ export class ManagedProcess {
     try {
       // What the dead one started may still hold its port.
       await this.end('SIGKILL');
+      if (this.endAsked) return;
       await this.start();
       this.restarts = 0;
     } catch (error) {
+      // Ended on purpose before it served again: that is no loss.
+      if (this.endAsked) return;
       this.state = 'lost';
       this.events.onLost(this, (error as Error).message);
     }
@@ -172,14 +182,12 @@ export class ManagedProcess {
 
   /** Asks it to end, waits, and ends it by force when its time is up. */
   async stop(): Promise<void> {
-    this.endAsked = true;
-    await this.end(this.spec.stopSignal ?? 'SIGTERM');
+    await this.endOnPurpose(this.spec.stopSignal ?? 'SIGTERM');
   }
 
   /** Ends it by this signal, at once and on purpose, and waits until it is gone: nobody is alarmed, and nothing starts it again by itself. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
-    this.endAsked = true;
-    await this.end(signal);
+    await this.endOnPurpose(signal);
   }
 
   /** Sends a signal and does not wait, for those that need not end it (SIGSTOP, SIGCONT). */
@@ -191,6 +199,13 @@ export class ManagedProcess {
   async restart(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     await this.end(signal);
     await this.start();
+  }
+
+  /** A start that is under way has given up when this resolves: it would end what is started next. */
+  private async endOnPurpose(signal: NodeJS.Signals): Promise<void> {
+    this.endAsked = true;
+    await this.end(signal);
+    await this.starting?.catch(() => undefined);
   }
 
   private async end(signal: NodeJS.Signals): Promise<void> {

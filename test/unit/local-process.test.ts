@@ -95,6 +95,30 @@ describe('A managed process', function () {
     expect(managed.state).to.equal('serving');
   });
 
+  it('that is stopped while it comes back by itself stays down, alarms nobody, and can be started at once', async () => {
+    let isToServe = true;
+    await processThat(`setInterval(() => {}, 1000)`, {
+      ready: () => isToServe,
+      restartBackoffMs: { first: 10, last: 100 },
+    }).start();
+    const first = managed.pid;
+    isToServe = false;
+    process.kill(first!, 'SIGKILL');
+    await waitUntil(() => managed.state === 'starting' && managed.pid !== undefined && managed.pid !== first, {
+      withinMs: 20_000,
+      what: 'it is started again',
+    });
+    await managed.stop();
+    isToServe = true;
+    await managed.start();
+    const second = managed.pid!;
+    // As long as a start that was left to itself would have taken to notice that it is not wanted any more.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect([managed.state, managed.pid], told.join('; ')).to.deep.equal(['serving', second]);
+    expect(told).to.have.lengthOf(1);
+    expect(told[0]).to.match(/^restart: /);
+  });
+
   it('takes down what it started when it is stopped, though that ignores SIGTERM', async () => {
     const child = `process.on('SIGTERM', () => {}); console.log('child ' + process.pid + ' ready'); setInterval(() => {}, 1000)`;
     const parent = `require('node:child_process').spawn(process.execPath, ['-e', ${JSON.stringify(child)}], { stdio: 'inherit' });
