@@ -5,9 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { releaseLock, takeLock } from './process-identity';
 
-// Below the range from which systems take ports for outgoing connections: a server that comes back must find its port free.
-const firstPort = 15_000;
-const lastPort = 31_999;
+// Below the range from which systems take ports for outgoing connections: a server that comes back must find its port
+// free. And below that of cells (blueprints/documents/network.ts), whose providers know nothing of reservations: to them
+// the port of a listener that is yet to be made, or of a server that has just been killed, looks free.
+const firstPort = 11_000;
+const lastPort = 14_999;
 const attemptsPerPort = 200;
 
 const held = new Set<number>();

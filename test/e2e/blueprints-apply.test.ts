@@ -50,19 +50,26 @@ describe('understudy apply', function () {
     });
   }
 
+  /** The shop at ports where surely nobody listens: its usual ones are among those that cells of other tests take. */
+  const shopNowhere = () =>
+    shopDocuments().map((document) =>
+      document.kind === 'Cell'
+        ? { ...document, instances: document.instances?.map((each) => ({ ...each, port: each.port - 20_000 })) }
+        : document,
+    );
   const write = (documents: unknown[]) => writeFileSync(file, documents.map((each) => stringify(each)).join('---\n'));
 
   it('says what it created, and the second time that nothing changed', async () => {
-    write(shopDocuments());
+    write(shopNowhere());
     expect(await apply()).to.deep.equal({
       code: 0,
       stdout: 'Service shop: created.\nCell shop-a: created.\nCell shop-b: created.\nBlueprint shop: created.\n',
       stderr:
-        'Service shop: not reached from here: shop-a-1 (127.0.0.1:20101), shop-a-2 (127.0.0.1:20102), shop-b-1 (127.0.0.1:20201), shop-b-2 (127.0.0.1:20202).\n',
+        'Service shop: not reached from here: shop-a-1 (127.0.0.1:101), shop-a-2 (127.0.0.1:102), shop-b-1 (127.0.0.1:201), shop-b-2 (127.0.0.1:202).\n',
     });
     const again = await apply();
     expect(again.stdout.match(/: unchanged\.$/gm)).to.have.length(4);
-    const [service, ...others] = shopDocuments();
+    const [service, ...others] = shopNowhere();
     write([{ ...service, slo: { latencyMs: 100 } }, ...others]);
     expect((await apply()).stdout).to.match(/^Service shop: changed slo\.latencyMs\.$/m);
   });

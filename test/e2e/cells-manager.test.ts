@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RefusedError, type CellRecord } from '../../blueprints/records';
@@ -16,6 +16,7 @@ import { poolQuestion } from '../../cells/pool-facts';
 import { ProcessProvider } from '../../cells/process-provider';
 import { retireIdleCells } from '../../cells/retire-idle';
 import { startDeclaredCell, stopDeclaredCell } from '../../cells/source-cells';
+import { releasePorts, reservePorts } from '../../local/ports';
 import { processesThatStay, runningProcesses, serverBlueprint, until } from '../support/cells';
 import { cellDocument, serviceDocument } from '../support/documents';
 import { startPostgres, type TestPostgres } from '../support/postgres';
@@ -378,9 +379,10 @@ describe('Synthetic Cell Manager', function () {
     const one = { resources: { instances: 1, memoryLimitMib: 64 } };
 
     it('says that its ports are taken, keeps nothing, and works once one is free', async () => {
+      // Not one of those that outgoing connections take: it must be free once the server has closed.
+      const [port] = (await reservePorts(1)) as [number];
       const server = createServer();
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      const { port } = server.address() as AddressInfo;
+      await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
       try {
         await applyShop(serverBlueprint(marker, [], { ...one, network: { ports: { from: port, to: port } } }));
         const failure = await failureOf();
@@ -391,6 +393,7 @@ describe('Synthetic Cell Manager', function () {
         expect((await acquire()).cell.instances.map((instance) => instance.port)).to.deep.equal([port]);
       } finally {
         server.close();
+        releasePorts([port]);
       }
     });
 
