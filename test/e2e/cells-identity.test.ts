@@ -1,6 +1,6 @@
 /** Cells with identities of their own, on real parts: certified by an authority, met by Envoy over mutual TLS, read back before they are armed. */
 import { expect } from 'chai';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, X509Certificate } from 'node:crypto';
 import {
   chmodSync,
   copyFileSync,
@@ -15,6 +15,7 @@ import {
 import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect } from 'node:tls';
 import { pino } from 'pino';
 import { identitySettingsSchema } from '../../blueprints/identity-settings';
 import type { CellRecord } from '../../blueprints/records';
@@ -74,7 +75,8 @@ describe('Cells with identities', function () {
         folder: join(dir, 'identities'),
         issuer: { kind: 'local', ...files },
         client: { kind: 'uri', value: spiffe('understudy/worker') },
-        shownWithinS: 0.5,
+        // A busy machine may let a cell wait before it looks at its files.
+        shownWithinS: 5,
       }),
     );
     provider = new ProcessProvider({ stateDir: join(dir, 'cells'), graceMs: 2_000, ownTls: identities.ownTls, user });
@@ -170,6 +172,15 @@ describe('Cells with identities', function () {
         response.on('end', () => resolve(response.statusCode === 200 ? body : `${response.statusCode} ${body}`));
       }).on('error', (error) => resolve(error.message));
     });
+  /** What an instance shows whoever comes. */
+  const shownAt = (at: number): Promise<X509Certificate> =>
+    new Promise((resolve, reject) => {
+      const socket = connect({ host: '127.0.0.1', port: at, rejectUnauthorized: false }, () => {
+        resolve(socket.getPeerX509Certificate()!);
+        socket.destroy();
+      });
+      socket.once('error', reject);
+    });
   const acquire = async (): Promise<CellRecord> => {
     const failover = `failover/shop/shop-a/${(failovers += 1)}`;
     return (await manager.acquire({ failover, source: 'shop-a' })).cell;
@@ -229,7 +240,8 @@ describe('Cells with identities', function () {
       // Read back once more: it shows the new one.
       const again = await manager.warm(cell);
       expect(again.reasons).to.deep.equal([]);
-      expect(again.protection!.identity![0]!.validFrom! >= shown!.validFrom!).to.equal(true);
+      const given = new X509Certificate((await identities.certificateOf(cell.name, `${cell.name}-1`))!);
+      expect((await shownAt(own)).fingerprint256).to.equal(given.fingerprint256);
       const then = served();
       await waitUntil(() => served() > then + 5, { withinMs: 30_000, what: 'it serves with the new certificate' });
     } finally {
@@ -267,7 +279,7 @@ describe('Cells with identities', function () {
           key: readFileSync(privateKeyFile, 'utf8'),
         });
       },
-      /shows the certificate of uri:spiffe:\/\/shop\.example\/cell\/shop-b, not its own, uri:.*\/shop-a-understudy-1/,
+      /shows the certificate of uri:spiffe:\/\/shop\.example\/cell\/shop-b, not its own, uri:.*\/shop-a-understudy-\d/,
     ],
     [
       'shows a certificate that has expired',
