@@ -93,18 +93,25 @@ function* processes(stack: Stack): Generator<Place> {
       if (pid !== undefined) yield { where: `${what} ${name}`, text: readIfThere(`/proc/${pid}/${what}`) };
 }
 
-function filesUnder(folder: string): string[] {
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1));
+function filesUnder(folder: string, below = ''): string[] {
+  const entries = ifThere(() => readdirSync(join(folder, below), { withFileTypes: true })) ?? [];
+  return entries.flatMap((entry) => {
+    const path = join(below, entry.name);
+    return entry.isDirectory() ? filesUnder(folder, path) : entry.isFile() ? [path] : [];
+  });
 }
 
-/** Byte by byte: databases write other things than text. A file or a process may have gone meanwhile. */
+/** Byte by byte: databases write other things than text. */
 function readIfThere(file: string): string {
+  return ifThere(() => readFileSync(file, 'latin1')) ?? '';
+}
+
+/** A file, a folder or a process may have gone since it was listed. */
+function ifThere<T>(read: () => T): T | undefined {
   try {
-    return readFileSync(file, 'latin1');
+    return read();
   } catch (error) {
-    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
+    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
     throw error;
   }
 }
