@@ -7,7 +7,7 @@ import { Kafka, logLevel } from 'kafkajs';
 import type { Settings } from '../blueprints/settings';
 import { partDir } from './parts';
 import type { ProcessSpec } from './process';
-import { waitUntil } from './wait';
+import { GiveUp, waitUntil } from './wait';
 
 export interface TopicSpec {
   topic: string;
@@ -101,8 +101,26 @@ async function answersMetadata(broker: string): Promise<boolean> {
   return true;
 }
 
-/** Creates the topics that are not there yet, and waits until each of their partitions is led. */
-export async function createTopics(broker: string, wanted: readonly TopicSpec[]): Promise<void> {
+/**
+ * Creates the topics that are not there yet, and waits until each of their partitions is led. Tries again while the broker
+ * `serves`: on a busy machine one that has just started may leave a connection or a request unanswered for too long.
+ */
+export async function createTopics(
+  broker: string,
+  wanted: readonly TopicSpec[],
+  serves: () => boolean = () => true,
+): Promise<void> {
+  const make = (): Promise<boolean> =>
+    createOnce(broker, wanted).then(
+      () => true,
+      (error: Error) => {
+        throw serves() ? error : new GiveUp(error.message);
+      },
+    );
+  await waitUntil(make, { withinMs: 60_000, everyMs: 500, what: 'the topics are there' });
+}
+
+async function createOnce(broker: string, wanted: readonly TopicSpec[]): Promise<void> {
   await withAdmin(broker, async (admin) => {
     await admin.createTopics({
       waitForLeaders: false,

@@ -208,7 +208,11 @@ class LocalStack implements Stack {
         await this.run('kafka', () =>
           prepareKafka(join(this.dir, 'kafka'), { broker: this.ports.kafka, controller: this.ports.kafkaController }),
         );
-        await createTopics(this.addresses.kafka, topics(this.settings.kafka));
+        await createTopics(
+          this.addresses.kafka,
+          topics(this.settings.kafka),
+          () => !this.stopping && this.process('kafka').state === 'serving',
+        );
         break;
       case 'temporal':
         await this.run('temporal', () =>
