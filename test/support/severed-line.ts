@@ -26,8 +26,9 @@ export class Line {
     for (const socket of this.sockets) socket.pause();
   }
 
-  /** Old connections are lost; new ones get through. */
+  /** What was severed: old connections are lost; new ones get through. */
   mend(): void {
+    if (!this.severed) return;
     this.severed = false;
     this.breakAll();
   }
