@@ -34,6 +34,9 @@ describe('Kinds of services through Envoy', function () {
   const store = new MemoryTrafficStore();
   const cells = new Cells();
   const refusals = { left: 0 };
+  let letGo: () => void;
+  /** Until then the cells of `full` answer nothing. */
+  const hasShed = new Promise<void>((resolve) => (letGo = resolve));
   const port = {} as Record<Service, number>;
   let dir: string;
   let controlPlane: ControlPlane;
@@ -71,8 +74,8 @@ describe('Kinds of services through Envoy', function () {
       await cells.http('timed-b'),
     ]);
     add('full', { slo: { latencyMs: 50 } }, [
-      await cells.http('full-a', { delayMs: 1500 }),
-      await cells.http('full-b', { delayMs: 1500 }),
+      await cells.http('full-a', { until: hasShed }),
+      await cells.http('full-b', { until: hasShed }),
     ]);
     add('put', { http: { repeatable: ['PUT'] } }, [await cells.http('put-a'), await cells.http('put-b')]);
     controlPlane = await startControlPlane(
@@ -94,6 +97,7 @@ describe('Kinds of services through Envoy', function () {
         withinMs: 20_000,
         what: `Envoy serves ${service}`,
       });
+    cells.forget();
   });
 
   afterEach(function () {
@@ -224,11 +228,25 @@ describe('Kinds of services through Envoy', function () {
   });
 
   it('sheds what is beyond the limit, and counts it as no error of a cell', async () => {
-    const answers = await Promise.all(
-      Array.from({ length: 160 }, async () => (await fetch(`http://127.0.0.1:${port.full}/`)).status),
-    );
-    const shed = answers.filter((status) => status === 503).length;
+    await waitUntil(async () => (await envoy.stat('cluster.full.membership_healthy')) === 2, {
+      withinMs: 10_000,
+      what: 'both cells are healthy at Envoy',
+    });
+    let shed = 0;
+    const statuses = Array.from({ length: 160 }, async () => {
+      const { status } = await fetch(`http://127.0.0.1:${port.full}/`);
+      if (status === 503) shed += 1;
+      return status;
+    });
+    const held = () => cells.of('full-a') + cells.of('full-b');
+    await waitUntil(() => shed + held() === 160, {
+      withinMs: 10_000,
+      what: 'every request is shed, or waits at a cell',
+      instead: () => `${shed} are shed and ${held()} wait`,
+    });
+    letGo();
     expect(shed).to.be.within(40, 60);
+    expect((await Promise.all(statuses)).filter((status) => status === 200)).to.have.length(160 - shed);
     const loads = async () => (await client.getTraffic('full')).cells;
     await waitUntil(async () => (await loads()).reduce((sum, c) => sum + c.requestsTotal, 0) >= 160 - shed, {
       withinMs: 10_000,
@@ -265,11 +283,18 @@ describe('Kinds of services through Envoy', function () {
     });
     expect((await client.getTraffic('copied')).cells.map(({ cell }) => cell)).to.not.include(synthetic);
     const copies = async () => (await client.getTraffic('copied')).copies?.find(({ cell }) => cell === synthetic);
-    await waitUntil(async () => ((await copies())?.requestsTotal ?? 0) >= 35, {
-      withinMs: 10_000,
-      what: 'the copies are told apart from live traffic',
-    });
-    expect(await copies()).to.include({ errorsTotal: 0, requestsInFlight: 0 });
+    await waitUntil(
+      async () => {
+        const { requestsTotal = 0, requestsInFlight } = (await copies()) ?? {};
+        return requestsTotal >= 35 && requestsInFlight === 0;
+      },
+      {
+        withinMs: 10_000,
+        what: 'the copies are told apart from live traffic, and all are answered',
+        instead: async () => JSON.stringify(await copies()),
+      },
+    );
+    expect((await copies())!.errorsTotal).to.equal(0);
 
     store.allCells.find(({ name }) => name === synthetic)!.state = 'armed';
     store.notify('copied');

@@ -20,13 +20,20 @@ export class Cells {
   readonly methods = new Map<string, string[]>();
   private readonly stops: (() => void)[] = [];
 
-  /** An instance that answers with its cell's name, over TLS if it has a certificate; at /lost it does its work and dies. */
-  async http(cell: string, { tls, delayMs = 0 }: { tls?: Pem; delayMs?: number } = {}): Promise<Instance[]> {
+  /**
+   * An instance that answers with its cell's name, over TLS if it has a certificate, after `delayMs` or once what it waits
+   * `until` is so; at /lost it does its work and dies.
+   */
+  async http(
+    cell: string,
+    { tls, delayMs = 0, until }: { tls?: Pem; delayMs?: number; until?: Promise<void> } = {},
+  ): Promise<Instance[]> {
     const answer = (request: IncomingMessage, response: ServerResponse): void => {
       if (request.url === '/healthz') return void response.end();
       this.count(cell, request.method!);
       if (request.url === '/lost') return void request.socket.destroy();
-      setTimeout(() => response.end(cell), delayMs);
+      if (until) void until.then(() => response.end(cell));
+      else setTimeout(() => response.end(cell), delayMs);
     };
     const server = tls ? createHttps({ cert: tls.certificate, key: tls.key }, answer) : createHttp(answer);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
