@@ -331,14 +331,16 @@ describe('RES-8 how Envoy follows an assignment', function () {
       ],
     },
   });
+  /** Envoy picks a priority at random: of so many, 6 % are more than five standard deviations. */
+  const requests = 1600;
   /** Percent of requests that reach b once Envoy has this assignment; none may fail. */
   const shareOfB = async (...places: Place[]): Promise<number> => {
     const { acked } = await world.publishAndWait(5000, ...base(), assignment(places));
     expect(acked).to.deep.equal(['proxy']);
     upstreams.hits.clear();
-    const { failures } = await send(port, 800, { concurrency: 4 });
+    const { failures } = await send(port, requests, { concurrency: 4 });
     expect(failures).to.deep.equal([]);
-    return (100 * upstreams.ofCell('b')) / 800;
+    return (100 * upstreams.ofCell('b')) / requests;
   };
 
   before(async () => {
@@ -391,7 +393,7 @@ describe('RES-8 how Envoy follows an assignment', function () {
       return ofB.reduce((sum, line) => sum + Number(line.split('::').at(-1)), 0);
     };
     const before = await connections();
-    expect(before).to.be.at.least(800);
+    expect(before).to.be.at.least(requests);
     await world.publishAndWait(
       5000,
       ...base(),
@@ -481,8 +483,8 @@ for (const kind of ['grpc-js', 'the C core'] as const) {
     });
 
     it('SOTW-3 finds its service by names alone, and calls cells by their shares', async () => {
-      // Each call picks at random: four standard deviations of 600 calls are 6.5 %.
-      expect(await shareOfA(600)).to.be.closeTo(0.8, 0.066);
+      // Each call picks at random: 6.6 % are five standard deviations of 1000 calls.
+      expect(await shareOfA(1000)).to.be.closeTo(0.8, 0.066);
       expect(world.xds.counts.nacks).to.equal(0);
     });
 
@@ -493,7 +495,7 @@ for (const kind of ['grpc-js', 'the C core'] as const) {
         expect({ acked, nacked }).to.deep.equal({ acked: [kind === 'grpc-js' ? 'grpc-js' : 'c-core'], nacked: [] });
       }
       expect((await calling).failed).to.deep.equal([]);
-      expect(await shareOfA(600)).to.be.closeTo(0.2, 0.066);
+      expect(await shareOfA(1000)).to.be.closeTo(0.2, 0.066);
     });
 
     it('NACK-3 refuses a bad assignment by name, keeps the last good one, and takes the next', async () => {
@@ -508,7 +510,7 @@ for (const kind of ['grpc-js', 'the C core'] as const) {
       expect((await client.call(100)).failed).to.deep.equal([]);
       const { acked } = await world.publishAndWait(10_000, ...split(5000));
       expect(acked).to.have.length(1);
-      expect(await shareOfA(400)).to.be.closeTo(0.5, 0.1);
+      expect(await shareOfA(700)).to.be.closeTo(0.5, 0.1);
     });
 
     it('RES-5, SOTW-11 calls on while the control plane is away, and follows it when it is back', async () => {
