@@ -26,7 +26,15 @@ describe('Open-loop load', () => {
   });
 
   const load = (options: Partial<ConstructorParameters<typeof OpenLoopLoad>[0]> = {}): OpenLoopLoad =>
-    new OpenLoopLoad({ urls: url, ratePerSecond: 200, paths: ['/'], sloMs: 100, timeoutMs: 1000, seed: 1, ...options });
+    new OpenLoopLoad({
+      urls: url,
+      ratePerSecond: 200,
+      paths: ['/'],
+      sloMs: 100,
+      timeoutMs: 10_000,
+      seed: 1,
+      ...options,
+    });
 
   const until = async (condition: () => boolean): Promise<void> => {
     while (!condition()) await new Promise((resolve) => setImmediate(resolve));
@@ -50,7 +58,7 @@ describe('Open-loop load', () => {
     const held: (() => void)[] = [];
     server.removeAllListeners('request');
     server.on('request', (_, response) => held.push(() => void response.end()));
-    const running = load({ timeoutMs: 5000 });
+    const running = load();
     running.start();
     await until(() => held.length >= 30);
     expect(running.snapshot().requests).to.equal(0);
