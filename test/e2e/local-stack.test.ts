@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
 import { createInterface } from 'node:readline';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +14,7 @@ import { formatStack, type Stack, startStack } from '../../local/stack';
 import { waitUntil } from '../../local/wait';
 import { packageRoot } from '../../package-root';
 import { searchAttributes } from '../../workflows/messages';
+import { Line } from '../support/severed-line';
 import type { OwnedStack } from '../support/stack-owner';
 
 const servers = ['kafka', 'temporal', 'postgres'] as const;
@@ -68,6 +70,26 @@ describe('The local stack', function () {
       withoutPassword.password = 'wrong';
       const refused = await databaseOf(withoutPassword.href).catch((error: Error) => error.message);
       expect(refused).to.match(/authentication failed/);
+    });
+
+    it('makes topics though the broker hangs up at first, and not where the broker is no more', async () => {
+      const [host, port] = stack.addresses.kafka.split(':') as [string, string];
+      const rude = createServer((caller) => {
+        line.turnTo(Number(port));
+        caller.destroy();
+      });
+      await new Promise<void>((resolve) => rude.listen(0, '127.0.0.1', resolve));
+      const line = await Line.start({ host, port: (rude.address() as AddressInfo).port });
+      try {
+        const wanted = [{ topic: 'made-at-last', partitions: 1, config: {} }];
+        const refused = await createTopics('127.0.0.1:1', wanted, () => false).catch((error: Error) => error.message);
+        expect(refused).to.include('ECONNREFUSED');
+        await createTopics(`127.0.0.1:${line.port}`, wanted);
+        expect(await findMark(stack, 'kafka', 'made-at-last')).to.equal(true);
+      } finally {
+        await line.stop();
+        rude.close();
+      }
     });
 
     for (const part of servers) {
