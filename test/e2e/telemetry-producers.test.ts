@@ -119,6 +119,8 @@ describe('Telemetry of real producers', function () {
   }
 
   it("reads collectd's own records, compressed by librdkafka, as CPU, memory, disk and network of the cell that declares its host", async function () {
+    // Installing it may take as long as all the rest.
+    this.timeout(360_000);
     const program = installCollectd();
     if (!program) {
       process.emitWarning(
