@@ -3,6 +3,7 @@ import { reconciliation } from '../../activities/reconcile';
 import type { CellShare } from '../../blueprints/records';
 import { SyntheticCellManager } from '../../cells/manager';
 import type { Decision } from '../../workflows/decisions';
+import { failuresOfTasks } from '../support/failures-of-tasks';
 import { CloudProvider } from './cloud-provider';
 import { activityOfDeed, sideEffects, undoings, type Deed, type Effect } from './side-effects';
 import type { Left, Story } from './stories';
@@ -189,16 +190,9 @@ async function judgeDecisions(trial: Trial, expected: Expected, demand: Demand):
 }
 
 async function judgeHistory({ bench, failover }: Trial, { maxEvents = 400 }: Expected, demand: Demand): Promise<void> {
-  const { events } = await bench.client.workflow.getHandle(failover).fetchHistory();
-  demand(events!.length <= maxEvents, `the history has ${events!.length} events`);
-  // A word that comes while a run ends makes Temporal put the end off and ask again; what was under way as somebody
-  // terminated the run is closed by Temporal, without a message. Neither is a failure of ours.
-  const isTerminated = Boolean(events!.at(-1)?.workflowExecutionTerminatedEventAttributes);
-  const isOurs = (message: string) => (message === '' ? !isTerminated : message !== 'UnhandledCommand');
-  const failed = events!
-    .flatMap((e) => e.workflowTaskFailedEventAttributes ?? [])
-    .find(({ failure }) => isOurs(failure?.message ?? ''));
-  demand(!failed, `a workflow task failed: ${failed?.failure?.message}`);
+  const history = await bench.client.workflow.getHandle(failover).fetchHistory();
+  demand(history.events!.length <= maxEvents, `the history has ${history.events!.length} events`);
+  for (const message of failuresOfTasks(history)) demand(false, `a workflow task failed: ${message}`);
 }
 
 /** Nothing was done that the table does not name; and what was to go wrong did. */
