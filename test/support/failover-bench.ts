@@ -36,8 +36,20 @@ export function quietRuntime(): void {
   }
 }
 
-/** A dev server of our own with the search attributes of failovers. */
-export function localTemporal(): Promise<TestWorkflowEnvironment> {
+/**
+ * A dev server of our own with the search attributes of failovers. Its inner services take free ports at random, which
+ * another process may take first: then it is started again.
+ */
+export async function localTemporal(attempts = 3): Promise<TestWorkflowEnvironment> {
+  try {
+    return await startTemporal();
+  } catch (error) {
+    if (attempts === 1) throw error;
+    return localTemporal(attempts - 1);
+  }
+}
+
+function startTemporal(): Promise<TestWorkflowEnvironment> {
   return TestWorkflowEnvironment.createLocal({
     server: {
       executable: { type: 'existing-path', path: partBinary('temporal') },
