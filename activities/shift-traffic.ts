@@ -32,6 +32,8 @@ export function trafficShifts({ store, traffic, data }: Ports): Pick<FailoverAct
       if (!blueprint)
         throw new RefusedError(`blueprint ${request.blueprint.name}@${request.blueprint.version} is missing`);
       const { requestsPerSecond } = blueprint.spec.capacity;
+      /** Of all tries: the one that moves the share may find that one before has moved the data. */
+      const ofData: string[] = [];
       for (let attempt = 1; ; attempt++) {
         const view = await traffic.getTraffic(request.service);
         const wanted = wantedSplit(request, view, requestsPerSecond);
@@ -45,7 +47,8 @@ export function trafficShifts({ store, traffic, data }: Ports): Pick<FailoverAct
         }
         const verdict = await data?.beforeMove(dataMove(request, view));
         if (verdict?.barred) return answer(request, view, requestsPerSecond, null, verdict.barred);
-        if (verdict && verdict.evidence.length > 0) wanted.why += `; data: ${verdict.evidence.join('; ')}`;
+        ofData.push(...(verdict?.evidence ?? []));
+        if (ofData.length > 0) wanted.why += `; data: ${ofData.join('; ')}`;
         try {
           const change = {
             service: request.service,

@@ -9,15 +9,7 @@ import type { TlsTo } from '../identity/cell-identities';
 import type { DataCell } from './contract';
 import { isWithin, lagText, type DataSync } from './data-sync';
 import { Following } from './following';
-import {
-  catchUp,
-  followWithinMs,
-  handOver,
-  haveFollow,
-  type HandedOver,
-  type Handover,
-  type Progress,
-} from './handover';
+import { catchUp, followWithinMs, handOver, haveFollow, type Handover, type Progress } from './handover';
 import { dataSyncOf } from './of-blueprint';
 
 type Store = Pick<ConfigurationStore, 'cell' | 'cells' | 'blueprint'>;
@@ -47,6 +39,8 @@ const open: Verdict = { barred: null, evidence: [] };
 
 export class DataGate {
   private readonly following = new Following();
+  /** Handovers begun here that were not read back to their end, by service: to whom, and what was done and seen so far. */
+  private readonly begun = new Map<string, { to: string; evidence: string[] }>();
 
   constructor(
     private readonly store: Store,
@@ -62,7 +56,7 @@ export class DataGate {
     return this.with(cell, null, async (sync) => {
       const isForPool = cell.owner === poolOwner(cell.service);
       // A handover that is under way is a failover's: whoever only stands by looks on.
-      const owner = await (isForPool ? this.ownerOf(sync, cell) : this.settledOwner(sync, cell, progress));
+      const owner = isForPool ? await this.ownerOf(sync, cell) : (await this.settledOwner(sync, cell, progress)).owner;
       if (owner === null) return `nobody has written the data of ${cell.service} yet`;
       if (owner.name === cell.name) return `${cell.name} owns the data`;
       const { from, lag, tookMs } = await catchUp(sync, cell, owner, progress, signal);
@@ -81,15 +75,15 @@ export class DataGate {
       const to = direction === 'up' ? cell : await this.store.cell(source);
       if (!to) return { barred: `cell ${source} is not known: nobody can take the data back`, evidence: [] };
       try {
-        const owner = await this.settledOwner(sync, cell, progress);
+        const { owner, finished } = await this.settledOwner(sync, cell, progress);
         if (owner === null) return open;
         const cells = await this.store.cells(cell.service);
         const handing = { sync, to, cells, ...(progress && { progress }) };
         if (owner.name === to.name) {
           const troubles = this.following.takeTroubles(cell.service);
           // On the way back a trial, or an owner that never changed, leaves nothing to be handed back.
-          const isDone = direction === 'down' || (await sync.isWriting(to));
-          const evidence = isDone ? [] : (await this.handOver(cell, handing)).evidence;
+          const isDone = !this.begunTo(cell, to) && (direction === 'down' || (await sync.isWriting(to)));
+          const evidence = isDone ? finished : await this.handOver(cell, handing);
           // Whoever could not be told at the handover, or was to be told by an attempt that died, is told now.
           this.turnOthers(cell, to, source, cells);
           return { barred: null, evidence: [...troubles, ...evidence] };
@@ -107,7 +101,8 @@ export class DataGate {
         // Nobody warmed the source: it may have lived through the failover as something else than a follower. An owner
         // that is dead cannot be followed; whether what is there suffices is the lag gate's to say.
         await sync.follow(to, owner).catch((error: Error) => progress?.(error.message));
-        const { evidence } = await this.handOver(cell, handing);
+        this.begun.delete(cell.service);
+        const evidence = await this.handOver(cell, handing);
         this.turnOthers(cell, to, source, cells);
         return { barred: null, evidence };
       } catch (error) {
@@ -148,9 +143,27 @@ export class DataGate {
     });
   }
 
-  private async handOver({ service }: CellRecord, handing: Handover): Promise<HandedOver> {
+  private begunTo({ service }: CellRecord, to: DataCell): string[] | undefined {
+    const begun = this.begun.get(service);
+    return begun?.to === to.name ? begun.evidence : undefined;
+  }
+
+  /**
+   * Answers what was done and seen. What fails after the promotion, as a read-back that takes too long, is finished by the
+   * next attempt and told with it, though the new owner writes by then.
+   */
+  private async handOver(cell: CellRecord, handing: Handover): Promise<string[]> {
+    const { service } = cell;
     await this.following.over(service);
-    return handOver(handing);
+    const evidence = [...(this.begunTo(cell, handing.to) ?? [])];
+    this.begun.set(service, { to: handing.to.name, evidence });
+    const progress: Progress = (sentence) => {
+      evidence.push(sentence);
+      handing.progress?.(sentence);
+    };
+    await handOver({ ...handing, progress });
+    this.begun.delete(service);
+    return evidence;
   }
 
   /**
@@ -193,14 +206,17 @@ export class DataGate {
     });
   }
 
-  /** The owner; where a handover to it was broken off, the end of that comes first. */
-  private async settledOwner(sync: DataSync, cell: CellRecord, progress?: Progress): Promise<DataCell | null> {
+  /** The owner; where a handover to it was broken off, the end of that comes first, and what was done and seen of it. */
+  private async settledOwner(
+    sync: DataSync,
+    cell: CellRecord,
+    progress?: Progress,
+  ): Promise<{ owner: DataCell | null; finished: string[] }> {
     const { owner, isUnfinished } = await this.ownership(sync, cell);
-    if (owner && isUnfinished) {
-      const cells = await this.store.cells(cell.service);
-      await this.handOver(cell, { sync, to: owner, cells, ...(progress && { progress }) });
-    }
-    return owner;
+    if (!owner || !isUnfinished) return { owner, finished: [] };
+    const cells = await this.store.cells(cell.service);
+    const finished = await this.handOver(cell, { sync, to: owner, cells, ...(progress && { progress }) });
+    return { owner, finished };
   }
 
   private async ownerOf(sync: DataSync, cell: CellRecord): Promise<DataCell | null> {

@@ -6,7 +6,7 @@ import { ApplicationFailure } from '@temporalio/common';
 import { trafficShifts } from '../../activities/shift-traffic';
 import { syntheticCells } from '../../activities/synthetic-cell';
 import { watching } from '../../activities/watch-failover';
-import type { CellRecord } from '../../blueprints/records';
+import { StaleEpochError, type CellRecord } from '../../blueprints/records';
 import { dataSyncSchema, policySchema } from '../../blueprints/schema';
 import { DataGate, OwnsDataError, type Move, type Verdict } from '../../cells/data-sync/data-gate';
 import type { DataSync, Lag } from '../../cells/data-sync/data-sync';
@@ -29,6 +29,8 @@ class FakeSync implements DataSync {
   isOwnerDead = false;
   /** Named the owner, and never promoted. */
   isUnfinished = false;
+  /** So many of the next read-backs fail. */
+  readBacksFail = 0;
   readonly asked: string[] = [];
   /** What following takes, by cell: it may hang or fail. */
   readonly followed: Record<string, () => Promise<void>> = {};
@@ -70,6 +72,7 @@ class FakeSync implements DataSync {
   }
   async readBack(to: { name: string }, epoch: number): Promise<string> {
     this.asked.push(`read back ${to.name}`);
+    if (this.readBacksFail-- > 0) throw new Error('it could not be read to its end');
     return `${to.name} owns epoch ${epoch}`;
   }
   async isWriting(): Promise<boolean> {
@@ -141,6 +144,23 @@ describe('The data gate of a failover', () => {
     expect(sync.told.map((what) => what.replace(/ \S+$/, ''))).to.deep.equal(steps);
     await gate.beforeMove(move());
     expect(sync.epoch).to.equal(2);
+  });
+
+  it('moves no share before a handover was read back, and tells all of it, though the new owner writes already', async () => {
+    const sync = new FakeSync();
+    const { gate } = gateOver(sync);
+    for (const [direction, epoch, from, to] of [
+      ['up', 2, 'shop-a', 'shop-a-understudy-1'],
+      ['down', 3, 'shop-a-understudy-1', 'shop-a'],
+    ] as const) {
+      sync.readBacksFail = 1;
+      expect((await gate.beforeMove(move({ direction }))).barred).to.contain('it could not be read to its end');
+      expect([sync.owner, sync.epoch]).to.deep.equal([to, epoch]);
+      const { barred, evidence } = await gate.beforeMove(move({ direction }));
+      expect(barred).to.equal(null);
+      expect(evidence).to.include.members([`${from} stopped`, `${to} owns epoch ${epoch}`]);
+      expect(await gate.beforeMove(move({ direction })), 'once').to.deep.equal({ barred: null, evidence: [] });
+    }
   });
 
   it('hands them back before the share goes back', async () => {
@@ -314,7 +334,11 @@ describe('The share of a cell that keeps data', () => {
   before(quietRuntime);
 
   /** What was done in which order, and what came of it. */
-  async function shift(verdict: Verdict, isStopped = false): Promise<{ done: string[]; result: ShiftResult }> {
+  async function shift(
+    verdict: Verdict,
+    isStopped = false,
+    { racesLost = 0 } = {},
+  ): Promise<{ done: string[]; result: ShiftResult }> {
     const done: string[] = [];
     const applied = { epoch: 8, split: [], acknowledged: ['envoy'], refused: [], pending: [], tookMs: 3 };
     const traffic = (cell: string, shareBp: number, coverInstances: number) => ({
@@ -335,13 +359,16 @@ describe('The share of a cell that keeps data', () => {
         }),
         applySplit: async () => {
           done.push('split');
+          if (done.filter((what) => what === 'split').length <= racesLost) throw new StaleEpochError('shop', 7, 8);
           return applied;
         },
       },
       data: {
         beforeMove: async (asked: Move) => {
+          // What is done is done: whoever asks again hears nothing of it.
+          const evidence = done.length === 0 ? verdict.evidence : [];
           done.push(`${asked.direction}${asked.isTrial ? ', a trial' : ''}`);
-          return verdict;
+          return { ...verdict, evidence };
         },
       },
     } as unknown as Ports;
@@ -357,6 +384,12 @@ describe('The share of a cell that keeps data', () => {
   it('moves after the data has, and tells how that went', async () => {
     const { done, result } = await shift({ barred: null, evidence: ['shop-a stopped'] });
     expect(done).to.deep.equal(['up', 'split']);
+    expect(result.why).to.contain('data: shop-a stopped');
+  });
+
+  it('tells how that went also where somebody else changed the split meanwhile', async () => {
+    const { done, result } = await shift({ barred: null, evidence: ['shop-a stopped'] }, false, { racesLost: 1 });
+    expect(done).to.deep.equal(['up', 'split', 'up', 'split']);
     expect(result.why).to.contain('data: shop-a stopped');
   });
 
