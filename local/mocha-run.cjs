@@ -24,7 +24,10 @@ async function runMocha(root, { name, specs, mochaArguments, limitMs }) {
     '--no-config',
     ...['--timeout', '20000', '--forbid-only', process.stdout.isTTY ? '--color' : '--no-color'],
     ...['--reporter', path.join(__dirname, 'mocha-reporter.cjs')],
-    ...['--require', path.join(root, 'dist', 'test', 'support', 'replay-every-history.js')],
+    ...['replay-every-history', 'whole-messages'].flatMap((each) => [
+      '--require',
+      path.join(root, 'dist', 'test', 'support', `${each}.js`),
+    ]),
     ...mochaArguments,
     ...specs,
   ];
