@@ -36,7 +36,7 @@ const documents = [
 ].map((document) => documentSchema.parse(document));
 
 describe('Scoring worker', function () {
-  this.timeout(150_000);
+  this.timeout(240_000);
   let dir: string;
   let stack: Stack;
   let client: Client;
@@ -122,7 +122,11 @@ describe('Scoring worker', function () {
     const killed = stack.process('scoring-worker');
     process.kill(killed.pid as number, 'SIGKILL');
     const since = Date.now();
-    await waitUntil(() => newerThan(since + 3_000), { withinMs: 60_000, what: 'scores come again' });
+    await waitUntil(() => newerThan(since + 3_000), {
+      withinMs: 120_000,
+      what: 'scores come again',
+      instead: () => `the last is of ${scores.at(-1)?.ts}; ${stack.process('scoring-worker').tail()}`,
+    });
     const supervision = await client.workflow.getHandle('telemetry-supervision').describe();
     expect(supervision.status.name).to.equal('RUNNING');
   });
