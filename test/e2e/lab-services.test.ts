@@ -165,6 +165,8 @@ describe('Services of the chaos lab', function () {
     await inFlight(3);
     // The slot is held for as long as the work takes, whether or not its caller still waits.
     callers[0]!.destroy();
+    // Whoever is answered now came after the caller had left: the steps from now on know of that.
+    expect((await ask(instance.port, '/healthz', false)).status).to.equal(200);
     await inFlight(3);
   });
 
