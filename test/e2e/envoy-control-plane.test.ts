@@ -23,7 +23,8 @@ describe('Control plane process', function () {
     stack = await startStack({ parts: ['postgres', 'control-plane', 'envoy'] });
     store = await ConfigurationStore.connect(stack.settings.postgres.url);
     await store.apply([
-      serviceDocument({ listener: { port } }),
+      // The instances live in this process: when it is busy with its own for a moment, that is no death of theirs.
+      serviceDocument({ listener: { port }, healthCheck: { intervalMs: 10_000 } }),
       blueprintDocument(),
       cellDocument('shop-a', { instances: await upstreams.start('shop-a', 2) }),
       cellDocument('shop-b', { instances: await upstreams.start('shop-b', 2) }),

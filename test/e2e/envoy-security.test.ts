@@ -40,7 +40,8 @@ describe('Envoy over mutual TLS', function () {
     authority = new TestAuthority();
     store = new MemoryTrafficStore();
     upstreams = new Upstreams();
-    store.add(serviceDocument({ listener: { port } }), [
+    // The instances live in this process: when it is busy with its own for a moment, that is no death of theirs.
+    store.add(serviceDocument({ listener: { port }, healthCheck: { intervalMs: 10_000 } }), [
       cellRecord('shop-a', await upstreams.start('shop-a', 1)),
       cellRecord('shop-b', await upstreams.start('shop-b', 1)),
     ]);
