@@ -13,15 +13,7 @@ import { whyNotBounded, withinFileBounds } from './file-bounds';
 import type { IdentityFiles } from './identity/identity-files';
 import { launch } from './launcher';
 import { chooseFreePort, isFree } from './ports';
-import {
-  dataLimitOf,
-  isAlive,
-  isGroupAlive,
-  isStopped,
-  listensOn,
-  signalGroup,
-  type ProcessIdentity,
-} from './processes';
+import { dataLimitOf, isAlive, isGroupAlive, isStopped, signalGroup, type ProcessIdentity } from './processes';
 import {
   instanceNames,
   leaseEnd,
@@ -37,6 +29,7 @@ import {
 import { noIdentitySettings, unready, whyCellNotReady } from './readiness';
 import { isSameBlueprint } from './same-blueprint';
 import { commandAsUser, firstAllocatedUid, narrowed, whyNotUser } from './run-as';
+import { listensOn } from './sockets';
 
 export interface ProcessProviderOptions {
   /** Where the provider keeps what it runs. All workers of one machine share it. */
@@ -313,7 +306,7 @@ export class ProcessProvider implements CellProvider {
       const isFrozen = (await this.cgroups.isFrozen(groupName(spec, name, start.n))) ?? isStopped(start.process);
       return isFrozen ? { ...seen, pid, phase: 'idle' } : { ...seen, pid, reason: 'is being laid idle, or woken' };
     }
-    const reason = (await whyCellNotReady(seen, spec.blueprint, this.ownTls)) ?? notItsPort(seen, pid);
+    const reason = (await whyCellNotReady(seen, spec.blueprint, this.ownTls)) ?? (await notItsPort(seen, pid));
     if (reason === undefined) return { ...seen, pid, phase: 'ready' };
     return { ...seen, pid, ...unready(reason, claimedAt, readiness.timeoutS) };
   }
@@ -388,8 +381,8 @@ async function allEnd(groups: ProcessIdentity[], withinMs: number): Promise<bool
 }
 
 /** Another server that listens there would answer in the instance's name. */
-function notItsPort({ address, port }: ObservedInstance, pid: number): string | undefined {
-  if (listensOn(pid, port) !== false) return undefined;
+async function notItsPort({ address, port }: ObservedInstance, pid: number): Promise<string | undefined> {
+  if ((await listensOn(pid, port)) !== false) return undefined;
   return `another process listens on ${address}:${port}, not process ${pid}`;
 }
 

@@ -1,6 +1,6 @@
-/** Which process a pid means, whether it or its group still lives, and whether it is the one that listens on a port. */
+/** Which process a pid means, and whether it or its group still lives. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 
 export interface ProcessIdentity {
   pid: number;
@@ -79,7 +79,12 @@ export function signalGroup(leader: ProcessIdentity, signal: NodeJS.Signals): vo
   }
 }
 
-function groupMembers(group: number): number[] {
+/** Whether any process has this number now. */
+export function isThere(pid: number): boolean {
+  return statOf(pid) !== undefined;
+}
+
+export function groupMembers(group: number): number[] {
   if (!hasProc) return [];
   return readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry))
@@ -88,48 +93,4 @@ function groupMembers(group: number): number[] {
       const stat = statOf(pid);
       return stat?.group === group && stat.state !== 'Z' && stat.state !== 'X';
     });
-}
-
-/**
- * Whether the group of this process listens on the TCP port; another server there would answer in its name. Undefined
- * where that cannot be told (no /proc, or the process belongs to another user).
- */
-export function listensOn(leader: number, port: number): boolean | undefined {
-  const sockets = listeningSockets(port);
-  if (!sockets) return undefined;
-  let isHidden = false;
-  for (const pid of [leader, ...groupMembers(leader).filter((member) => member !== leader)]) {
-    try {
-      for (const fd of readdirSync(`/proc/${pid}/fd`)) {
-        const socket = /^socket:\[(\d+)\]$/.exec(linkOf(`/proc/${pid}/fd/${fd}`));
-        if (socket && sockets.has(socket[1]!)) return true;
-      }
-    } catch {
-      isHidden = isHidden || statOf(pid) !== undefined;
-    }
-  }
-  return isHidden ? undefined : false;
-}
-
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-/** Inodes of the sockets that listen on the port, from the kernel's tables (state 0A is LISTEN). */
-function listeningSockets(port: number): Set<string> | undefined {
-  if (!hasProc) return undefined;
-  const hexPort = port.toString(16).toUpperCase().padStart(4, '0');
-  const inodes = new Set<string>();
-  for (const table of ['/proc/net/tcp', '/proc/net/tcp6']) {
-    if (!existsSync(table)) continue;
-    for (const line of readFileSync(table, 'utf8').split('\n').slice(1)) {
-      const fields = line.trim().split(/\s+/);
-      if (fields[3] === '0A' && fields[1]?.endsWith(`:${hexPort}`)) inodes.add(fields[9]!);
-    }
-  }
-  return inodes;
 }

@@ -164,7 +164,7 @@ async function draftOfCell(store: ConfigurationStore, settings: Settings, name: 
   if (!cell) throw new Error(`There is no cell ${name} in the store.`);
   const instances = await instancesOf(cell, settings);
   for (const instance of instances) {
-    const pid = processOf(instance);
+    const pid = await processOf(instance);
     if (pid === undefined) continue;
     const words = { service: cell.service, cell: cell.name, instance: instance.name };
     return draftOfProcess(pid, { name: as ?? cell.blueprint.name, instances: instances.length, words });

@@ -3,12 +3,12 @@ import type { BlueprintDocument } from '../../blueprints/schema';
 import { addressesOfHosts, entriesOf, type End } from '../egress';
 import { request } from '../http';
 import type { PlacedInstance } from '../protection/read-back';
-import { processListeningOn } from '../protection/read-process';
+import { processListeningOn } from '../sockets';
 import { captureProcess, type CapturedProcess } from './captured';
 import { driftOf, type Drift } from './drift';
 
 /** The process of an instance: as its provider says, else whoever listens at its address. */
-export function processOf({ pid, address, port }: PlacedInstance): number | undefined {
+export async function processOf({ pid, address, port }: PlacedInstance): Promise<number | undefined> {
   return pid ?? processListeningOn(address, port);
 }
 
@@ -58,7 +58,7 @@ async function captureInstance(
   instance: PlacedInstance,
   options: { askVersions?: boolean },
 ): Promise<CapturedProcess | undefined> {
-  const pid = processOf(instance);
+  const pid = await processOf(instance);
   // It may end while it is looked at.
   return pid === undefined ? undefined : captureProcess(pid, options).catch(() => undefined);
 }

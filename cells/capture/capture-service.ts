@@ -1,5 +1,5 @@
 /** Captures a whole service of this machine: every cell with its instances, and a blueprint of the first one. */
-import { processListeningOn } from '../protection/read-process';
+import { processListeningOn } from '../sockets';
 import { captureProcess } from './captured';
 import { readinessPathOf } from './capture-cell';
 import { draftBlueprint } from './draft';
@@ -14,9 +14,10 @@ export async function captureService(of: {
   cells: readonly RunningCell[];
 }): Promise<{ text: string; differences: string[] }> {
   const { service, cells } = of;
-  const all = cells.flatMap(({ name, instances }) =>
-    instances.map((at, index) => ({ ...at, cell: name, name: instanceName(name, index), pid: pidAt(at) })),
+  const places = cells.flatMap(({ name, instances }) =>
+    instances.map((at, index) => ({ ...at, cell: name, name: instanceName(name, index) })),
   );
+  const all = await Promise.all(places.map(async (place) => ({ ...place, pid: await pidAt(place) })));
   const first = all[0];
   if (!first) throw new Error('Capture which cells? Name them by --cell NAME=PORT,PORT.');
   const paths = await Promise.all(all.map(({ address, port }) => readinessPathOf(address, port)));
@@ -40,8 +41,8 @@ export async function captureService(of: {
   return { text: serviceDraftText({ ...of, blueprint, healthPath }), differences };
 }
 
-function pidAt({ address, port }: { address: string; port: number }): number {
-  const pid = processListeningOn(address, port);
+async function pidAt({ address, port }: { address: string; port: number }): Promise<number> {
+  const pid = await processListeningOn(address, port);
   if (pid !== undefined) return pid;
   throw new Error(
     `No process can be seen that listens at ${address}:${port}. Run this on the machine of the service, as its user or as root.`,

@@ -82,18 +82,25 @@ export interface TcpSocket {
   inode: string;
 }
 
-/** /proc/PID/net/tcp and tcp6. */
-export function parseTcp(text: string): TcpSocket[] {
-  return text
-    .split('\n')
-    .slice(1)
-    .flatMap((line): TcpSocket[] => {
-      const fields = line.trim().split(/\s+/);
-      const [, local, remote, state, , , , , , inode] = fields;
-      if (!local || !remote || !inode) return [];
-      const word = state === '0A' ? 'listening' : state === '01' ? 'established' : 'other';
-      return [{ local: endOf(local), remote: endOf(remote), state: word, inode }];
-    });
+/** A line of /proc/PID/net/tcp or tcp6, ends and state in the kernel's own figures. */
+export interface TcpRow {
+  local: string;
+  remote: string;
+  state: string;
+  inode: string;
+}
+
+const tcpRow = /^ *\d+: (\S+) (\S+) (\S\S) \S+ \S+ \S+ +\d+ +\d+ (\d+)/;
+
+/** Undefined for the head of the table. */
+export function parseTcpRow(line: string): TcpRow | undefined {
+  const [, local, remote, state, inode] = tcpRow.exec(line) ?? [];
+  return local && remote && state && inode ? { local, remote, state, inode } : undefined;
+}
+
+export function socketOf({ local, remote, state, inode }: TcpRow): TcpSocket {
+  const word = state === '0A' ? 'listening' : state === '01' ? 'established' : 'other';
+  return { local: endOf(local), remote: endOf(remote), state: word, inode };
 }
 
 function endOf(text: string): { address: string; port: number } {

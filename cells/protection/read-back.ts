@@ -7,7 +7,8 @@ import { callsBeyond, demandedBy, statedDemands, weakerThanDemanded, weakerThanS
 import { sourceNotes, weakerIdentity, type DemandedIdentity } from './compare-identity';
 import type { ProtectionFacts } from './facts';
 import type { IdentityFacts } from './identity-facts';
-import { processListeningOn, readProtection, type LookedFor } from './read-process';
+import { processListeningOn } from '../sockets';
+import { readProtection, type LookedFor } from './read-process';
 
 export type PlacedInstance = Pick<ObservedInstance, 'name' | 'address' | 'port'> & { pid?: number | undefined };
 
@@ -32,7 +33,7 @@ export interface ProtectionReport {
 export const thisMachine: ProtectionReader = {
   read: async ({ name, address, port, pid }, lookedFor) => {
     try {
-      const found = pid ?? processListeningOn(address, port);
+      const found = pid ?? (await processListeningOn(address, port));
       if (found === undefined) return `no process of this machine can be seen that listens on ${address}:${port}`;
       return await readProtection(found, name, lookedFor);
     } catch (error) {

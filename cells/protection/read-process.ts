@@ -5,17 +5,10 @@ import { secretArguments, whySecret } from '../../blueprints/clear-secrets';
 import type { End } from '../egress';
 import { isHeld } from '../egress-rules';
 import { firstAllocatedUid } from '../run-as';
+import { socketsOf } from '../sockets';
 import type { ProtectionFacts, SecretFile } from './facts';
 import { parseMounts } from './mounts';
-import {
-  parseCgroup,
-  parseEnvironment,
-  parseLimits,
-  parseList,
-  parseStatus,
-  parseTcp,
-  type TcpSocket,
-} from './proc-files';
+import { parseCgroup, parseEnvironment, parseLimits, parseList, parseStatus, type TcpSocket } from './proc-files';
 
 /** What is to be looked for beside what every process has. */
 export interface LookedFor {
@@ -47,6 +40,10 @@ export async function readProtection(
       unseen.push(`packet filter (${error.message})`);
       return false;
     }));
+  const sockets = await socketsOf(pid).catch((error: NodeJS.ErrnoException) => {
+    unseen.push(`sockets (${error.code ?? error.message})`);
+    return [];
+  });
   return {
     instance,
     uid,
@@ -57,11 +54,7 @@ export async function readProtection(
     seccomp,
     limits: seen('limits', {}, () => readLimits(pid)),
     confinedBy: seen('namespaces', [], () => namespacesOf(pid)),
-    listens: seen('listening sockets', [], () =>
-      socketsOf(pid)
-        .filter(({ state }) => state === 'listening')
-        .map(({ local }) => local),
-    ),
+    listens: sockets.filter(({ state }) => state === 'listening').map(({ local }) => local),
     clearSecrets: [
       ...seen('arguments', [], () => secretArguments(readCommand(pid)).map(({ name }) => `argument ${name}`)),
       ...seen('environment', [], () =>
@@ -75,7 +68,7 @@ export async function readProtection(
     secretFiles: secrets.flatMap(({ name, file }) => {
       return seen(`secret ${name}`, [], () => [secretFileOf(pid, name, file)]);
     }),
-    calls: seen('open connections', [], () => callsOf(pid)),
+    calls: callsAmong(sockets),
     isEgressHeld,
     unseen,
   };
@@ -99,9 +92,8 @@ function secretFileOf(pid: number, name: string, file: string): SecretFile {
   return { name, file, mode: mode & 0o777, uid, gid };
 }
 
-/** Connections that it began itself, also to itself: what it listens on is called by others. */
-export function callsOf(pid: number): End[] {
-  const sockets = socketsOf(pid);
+/** Connections that the process began itself, also to itself: what it listens on is called by others. */
+function callsAmong(sockets: readonly TcpSocket[]): End[] {
   const own = new Set(sockets.filter(({ state }) => state === 'listening').map(({ local }) => local.port));
   const calls = sockets.filter(({ state, local }) => state === 'established' && !own.has(local.port));
   return [...new Map(calls.map(({ remote }) => [`${remote.address}:${remote.port}`, remote])).values()];
@@ -182,51 +174,4 @@ function namespacesOf(pid: number): string[] {
     (kind) => readlinkSync(`/proc/${pid}/ns/${kind}`) !== readlinkSync(`/proc/self/ns/${kind}`),
   );
   return readlinkSync(`/proc/${pid}/root`) === '/' ? differing : [...differing, 'root'];
-}
-
-/** The TCP sockets that the process holds itself. */
-export function socketsOf(pid: number): TcpSocket[] {
-  const inodes = new Set<string>();
-  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
-    const inode = /^socket:\[(\d+)\]$/.exec(linkIfThere(`/proc/${pid}/fd/${fd}`))?.[1];
-    if (inode !== undefined) inodes.add(inode);
-  }
-  const tables = ['tcp', 'tcp6'].map((table) => readIfThere(`/proc/${pid}/net/${table}`) ?? '');
-  return tables.flatMap(parseTcp).filter(({ inode }) => inodes.has(inode));
-}
-
-function linkIfThere(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-const anyAddress = new Set(['0.0.0.0', '::']);
-
-/** The process of this machine that accepts connections there; undefined if none can be seen. */
-export function processListeningOn(address: string, port: number): number | undefined {
-  const inodes = new Set(
-    ['tcp', 'tcp6']
-      .flatMap((table) => parseTcp(readIfThere(`/proc/net/${table}`) ?? ''))
-      .filter(({ state, local }) => {
-        return (
-          state === 'listening' && local.port === port && (local.address === address || anyAddress.has(local.address))
-        );
-      })
-      .map(({ inode }) => `socket:[${inode}]`),
-  );
-  if (inodes.size === 0) return undefined;
-  for (const entry of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    try {
-      const isHolder = readdirSync(`/proc/${entry}/fd`).some((fd) =>
-        inodes.has(linkIfThere(`/proc/${entry}/fd/${fd}`)),
-      );
-      if (isHolder) return Number(entry);
-    } catch {
-      // It ended, or is another user's.
-    }
-  }
-  return undefined;
 }

@@ -9,7 +9,7 @@ import { isHeld } from '../../cells/egress-rules';
 import { demandedBy, statedDemands, weakerThanDemanded, weakerThanSource } from '../../cells/protection/compare';
 import type { ProtectionFacts } from '../../cells/protection/facts';
 import { isWritable, mountOf, parseMounts, writableFolders } from '../../cells/protection/mounts';
-import { parseStatus, parseTcp } from '../../cells/protection/proc-files';
+import { parseStatus, parseTcpRow, socketOf } from '../../cells/protection/proc-files';
 import { protectionText, readBackProtection, uidOfUser } from '../../cells/protection/read-back';
 import { readProtection } from '../../cells/protection/read-process';
 import { blueprintDocument } from '../support/documents';
@@ -217,11 +217,14 @@ describe('The protection of a synthetic cell', () => {
     expect(parseStatus(status(0)).capabilities).to.deep.equal(['CAP_NET_BIND_SERVICE', 'CAP_NET_RAW']);
     expect(parseStatus(status(1)).capabilities).to.deep.equal([]);
     const rows = [
-      '  0: 0100007F:1F90 00000000:0000 0A 0:0 0:0 0 0 0 11 1',
+      '  0: 0100007F:1F90 00000000:0000 0A 0:0 0:0 0     0        0 11 1',
       '  1: 0000000000000000FFFF00000100007F:0050 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 12 1',
       '  2: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 13 1',
     ];
-    expect(parseTcp(['head', ...rows].join('\n')).map(({ local }) => `${local.address} ${local.port}`)).to.deep.equal([
+    const sockets = ['  sl  local_address rem_address   st', ...rows]
+      .flatMap((row) => parseTcpRow(row) ?? [])
+      .map(socketOf);
+    expect(sockets.map(({ local }) => `${local.address} ${local.port}`)).to.deep.equal([
       '127.0.0.1 8080',
       '127.0.0.1 80',
       '::1 80',
