@@ -9,6 +9,7 @@ import {
   proxyActivities,
 } from '@temporalio/workflow';
 import { measuresOf } from './canary';
+import { despiteSilence } from './despite-silence';
 import { doing, dossierOf } from './dossier';
 import type { Failover, Judgement } from './failover';
 import { percent } from './failover';
@@ -38,14 +39,13 @@ const forward: ActivityOptions = {
 const quick: ActivityOptions = { startToCloseTimeout: '5s', scheduleToCloseTimeout: '10s', retry };
 /** A short call that must come to its end, however long that takes: the way back, and the rescue from a dead cell. */
 const untilDone: ActivityOptions = { startToCloseTimeout: '1 minute', heartbeatTimeout: '4s', retry };
-/** Work that takes its time and heartbeats; a dead worker is noticed within seconds. */
+/** Work that takes its time and heartbeats. */
 const longWork: ActivityOptions = {
   startToCloseTimeout: '5 minutes',
-  scheduleToCloseTimeout: '10 minutes',
-  heartbeatTimeout: '5s',
   cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
   retry: { ...retry, maximumAttempts: 5 },
 };
+const longWorkMs = 600_000;
 /** Only looks: it is left without waiting for it. */
 const watching: ActivityOptions = {
   heartbeatTimeout: '3s',
@@ -89,14 +89,18 @@ async function act(f: Failover, step: Step, nowMs: number, interrupted: () => bo
     case 'ensure': {
       const { blueprint, zone } = f.context!;
       const request = { ...subject, blueprint, zone };
-      const options = { ...longWork, summary };
-      const ensure = () => activities.ensureSyntheticCell.executeWithOptions(options, [request]);
+      const ensure = () =>
+        despiteSilence(longWorkMs, (limits) =>
+          activities.ensureSyntheticCell.executeWithOptions({ ...longWork, ...limits, summary }, [request]),
+        );
       return { kind: 'ensured', result: await unless(interrupted, ensure) };
     }
     case 'warm': {
       const request = syntheticSubject(f, step);
-      const options = { ...longWork, summary };
-      const warm = () => activities.warmSyntheticCell.executeWithOptions(options, [request]);
+      const warm = () =>
+        despiteSilence(longWorkMs, (limits) =>
+          activities.warmSyntheticCell.executeWithOptions({ ...longWork, ...limits, summary }, [request]),
+        );
       return { kind: 'warmed', result: await unless(interrupted, warm) };
     }
     case 'arm': {

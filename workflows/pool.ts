@@ -14,10 +14,12 @@ import {
   sleep,
   startChild,
   workflowInfo,
+  type ActivityOptions,
 } from '@temporalio/workflow';
 import type { Decision } from './decisions';
+import { despiteSilence } from './despite-silence';
 import { poolOwner, workflowTypes } from './messages';
-import type { FailoverActivities, WarmResult } from './steps';
+import type { FailoverActivities, SyntheticSubject, WarmResult } from './steps';
 import type { DecisionActivities } from './tell-decisions';
 
 export interface KeepPoolsInput {
@@ -61,13 +63,16 @@ const short = proxyActivities<PoolActivities & DecisionActivities>({
   heartbeatTimeout: '5s',
   retry: { ...retry, maximumAttempts: 5 },
 });
-const long = proxyActivities<PoolActivities & Pick<FailoverActivities, 'warmSyntheticCell'>>({
+const longWork: ActivityOptions = {
   startToCloseTimeout: '10 minutes',
-  heartbeatTimeout: '5s',
   cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
   // A worker that dies costs an attempt; a cell that cannot be made is tried again later, and anew.
   retry: { ...retry, maximumAttempts: 3 },
-});
+};
+const longWorkMs = 1_800_000;
+const patiently = <T>(run: (options: ActivityOptions) => Promise<T>) =>
+  despiteSilence(longWorkMs, (limits) => run({ ...longWork, ...limits }));
+const long = proxyActivities<PoolActivities & Pick<FailoverActivities, 'warmSyntheticCell'>>(longWork);
 
 export async function keepPools({ backOffS }: KeepPoolsInput): Promise<string[]> {
   const begun: string[] = [];
@@ -117,17 +122,18 @@ interface Made {
 async function attempt(claim: PoolSubject): Promise<Made> {
   const { service, cell, source } = claim;
   try {
-    const { tookMs } = await long.makePoolCell(claim);
-    const evidence = await long.warmSyntheticCell({
+    const { tookMs } = await patiently((options) => long.makePoolCell.executeWithOptions(options, [claim]));
+    const subject: SyntheticSubject = {
       failover: poolOwner(service),
       service,
       cell: source,
       syntheticCell: cell,
       key: workflowInfo().runId,
       reason: 'made for the idle pool',
-    });
+    };
+    const evidence = await patiently((options) => long.warmSyntheticCell.executeWithOptions(options, [subject]));
     if (!evidence.passed) return await discarded(claim, `it did not get warm: ${evidence.summary}`);
-    const { phase } = await long.restPoolCell(claim);
+    const { phase } = await patiently((options) => long.restPoolCell.executeWithOptions(options, [claim]));
     const rests = phase === 'idle' ? 'lies idle' : `rests (${phase})`;
     return {
       result: 'idle',
