@@ -44,6 +44,7 @@ export class Cloud {
   private readonly sites = new Map<string, Site>();
   private readonly control: Server;
   private readonly controlSockets = new Set<Socket>();
+  private isClosed = false;
 
   private constructor() {
     this.control = createServer((req, res) => {
@@ -94,6 +95,7 @@ export class Cloud {
   }
 
   async close(): Promise<void> {
+    this.isClosed = true;
     for (const cell of this.standing) this.lose(cell);
     const closed = new Promise((resolve) => this.control.close(resolve));
     for (const socket of this.controlSockets) socket.destroy();
@@ -171,7 +173,7 @@ export class Cloud {
       givenPorts.add(port);
       await listen(server, port);
       // Ended while it was being made.
-      if (this.sites.get(cell) !== site) {
+      if (this.isClosed || this.sites.get(cell) !== site) {
         server.close();
         break;
       }

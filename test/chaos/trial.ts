@@ -373,11 +373,14 @@ export class Trial {
 
   async end(): Promise<void> {
     this.isOver = true;
-    await this.teller;
-    await Promise.all(this.workers.map(endOf));
-    await this.load?.stop();
-    await this.cloud?.close();
-    if (this.port) releasePorts([this.port]);
+    try {
+      await this.teller;
+    } finally {
+      await Promise.all(this.workers.map(endOf));
+      await this.load?.stop();
+      await this.cloud?.close();
+      if (this.port) releasePorts([this.port]);
+    }
   }
 }
 
