@@ -182,6 +182,15 @@ export class CellWindow {
     }
   }
 
+  /** Whether every instance that is known to send the metric has a value not older than `holdMs`. */
+  isWhole(metric: number, atMs: number, holdMs: number): boolean {
+    for (const { valuesAndTimes } of this.instances.values()) {
+      const sentMs = valuesAndTimes[2 * metric + 1] as number;
+      if (sentMs !== -Infinity && sentMs <= atMs - holdMs) return false;
+    }
+    return true;
+  }
+
   /** Brings `current` to `atMs`: values not older than `holdMs`, put together by each metric's rule. */
   aggregate(atMs: number, holdMs: number, forgetMs: number): void {
     const { current } = this;

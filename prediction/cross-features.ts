@@ -26,7 +26,7 @@ class TopTwo {
 }
 
 /** Nothing is said by metrics that share a limit of 1 about when they reach it: a busy CPU is no exhausted one. */
-const hasOwnLimit = (tracked: TrackedMetric) => tracked.features.includes('log-steps-to-limit');
+export const hasOwnLimit = (tracked: TrackedMetric) => tracked.features.includes('log-steps-to-limit');
 
 /** One for all cells: it is filled anew for each. */
 export class CrossFeatures {

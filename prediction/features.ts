@@ -2,7 +2,7 @@
 import { CellWindow, metricIndex, type TickInfo } from './cell-window';
 import { Cohorts } from './cohort';
 import type { Sample } from './contracts';
-import { CrossFeatures } from './cross-features';
+import { CrossFeatures, hasOwnLimit } from './cross-features';
 import { featuresOf, historySteps, type FeatureSpec, type TrackedMetric } from './feature-spec';
 import { bounded, metricFeature, placeAgainstBaseline, stepsToLimit } from './metric-features';
 import { metrics, type MetricName } from './metrics';
@@ -40,6 +40,8 @@ export class FeatureExtractor {
   private readonly indexOf: readonly number[];
   private readonly constantLimits: readonly number[];
   private readonly limitIndex: readonly number[];
+  /** Per tracked metric: whether it fills up to a limit of its own. */
+  private readonly fills: readonly boolean[];
   private readonly cross: CrossFeatures;
   private readonly cohorts: Cohorts;
   private readonly most: number;
@@ -55,6 +57,7 @@ export class FeatureExtractor {
     const limits = spec.tracked.map(({ metric }) => metrics[metric].limit);
     this.constantLimits = limits.map((limit) => (typeof limit === 'number' ? limit : NaN));
     this.limitIndex = limits.map((limit) => (typeof limit === 'string' ? metricIndex[limit] : -1));
+    this.fills = spec.tracked.map(hasOwnLimit);
     this.cross = new CrossFeatures(spec, stepMs);
     this.cohorts = new Cohorts(
       spec,
@@ -153,14 +156,19 @@ export class FeatureExtractor {
       for (const track of window.tracks) track?.step(NaN, s, place, window.frozen);
     }
     const { stepMs } = this;
-    window.aggregate(atMs, (constants.holdSteps ?? 3) * stepMs, (constants.forgetInstanceSteps ?? 60) * stepMs);
+    const holdMs = (constants.holdSteps ?? 3) * stepMs;
+    window.aggregate(atMs, holdMs, (constants.forgetInstanceSteps ?? 60) * stepMs);
     const place = placeInBlock(step, window);
-    const { indexOf, limitIndex, constantLimits } = this;
+    const { indexOf, limitIndex, constantLimits, fills } = this;
     window.addTracks(indexOf);
     for (let i = 0; i < tracked.length; i++) {
       const track = window.tracks[i];
       if (!track) continue;
-      track.step(window.current[indexOf[i] as number] as number, step, place, window.frozen);
+      const metric = indexOf[i] as number;
+      track.step(window.current[metric] as number, step, place, window.frozen);
+      // The fullest instance may only be silent.
+      if (fills[i] && track.findsLetGo(step, window.frozen) && window.isWhole(metric, atMs, holdMs))
+        track.beginTrendAnew(place);
       const limit = limitIndex[i] as number;
       track.limit = limit < 0 ? (constantLimits[i] as number) : (window.current[limit] as number);
       placeAgainstBaseline(track, tracked[i] as TrackedMetric, this.spec);

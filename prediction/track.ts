@@ -1,6 +1,17 @@
 /** One metric of one cell over time: its trend, its baseline, and how the newest values stand to both. */
 import { baselineSize, CENTRE, closeBaseline, emptyBaseline, keptOfBaseline, rebuildBaseline, SCALE } from './baseline';
 import {
+  beginAgain,
+  followGain,
+  forgetOldRisk,
+  isBack,
+  letGoSize,
+  rememberNoRisk,
+  rememberRisk,
+  remembersRisk,
+} from './let-go';
+import {
+  beginTrendAnew,
   BLOCK_COUNT,
   BLOCK_MEAN,
   BLOCK_VARIANCE,
@@ -10,6 +21,8 @@ import {
   FLOOR_SLOPE_LONG,
   FLOOR_SLOPE_MID,
   keptOfTrend,
+  longBlocks,
+  lowestOf,
   MEAN,
   PRESENT,
   R2,
@@ -22,15 +35,20 @@ import {
 } from './trend';
 import type { WordReader, WordWriter } from './words';
 
-const [LAST, LIMIT, Z_SCALE, Z, LOG_RATIO, LAST_SEEN] = [0, 1, 2, 3, 4, 5] as const;
-const baseline = 6;
+const [Z, LOG_RATIO, LIMIT, Z_SCALE, LAST_SEEN] = [0, 1, 2, 3, 4] as const;
+/** The values of the newest three steps. */
+const [LAST, BEFORE, BEFORE_THAT] = [5, 6, 7] as const;
+const letGo = 8;
+const baseline = letGo + letGoSize;
 const trend = baseline + baselineSize;
+/** How far back the longest window reaches. */
+const longWindowSteps = (longBlocks + 1) * blockSteps;
 /** Numbers per track. */
 export const trackSize = trend + trendSize;
 
 /** What has to be kept of a track between two steps; everything else follows from it, at once or with the next step. */
 const kept: readonly (readonly [from: number, to: number])[] = [
-  [LAST_SEEN, baseline + keptOfBaseline],
+  [LIMIT, baseline + keptOfBaseline],
   ...keptOfTrend.map(([from, to]) => [trend + from, trend + to] as const),
 ];
 
@@ -41,8 +59,9 @@ export class Track {
     public d: Float64Array,
     private readonly at: number,
   ) {
-    d.fill(NaN, at, at + LAST_SEEN);
+    d.fill(NaN, at, at + letGo);
     d[at + LAST_SEEN] = -Infinity;
+    rememberNoRisk(d, at + letGo);
     emptyBaseline(d, at + baseline);
     emptyTrend(d, at + trend);
   }
@@ -50,12 +69,36 @@ export class Track {
   /** `place`: of the step in its block, 1 to `blockSteps`. */
   step(value: number, step: number, place: number, frozen: boolean): void {
     const { d, at } = this;
+    d[at + BEFORE_THAT] = d[at + BEFORE]!;
+    d[at + BEFORE] = d[at + LAST]!;
     d[at + LAST] = value;
     if (value === value) d[at + LAST_SEEN] = step;
     stepTrend(d, at + trend, at + LAST, place);
     if (place !== blockSteps) return;
     const count = d[at + trend + BLOCK_COUNT]!;
     closeBaseline(d, at + baseline, at + trend + BLOCK_MEAN, at + trend + BLOCK_VARIANCE, count, frozen);
+  }
+
+  /**
+   * Whether what was at risk has been let go: the newest three values are back at what was normal before. For resources,
+   * after each step; `atRisk`: as the step before found the cell. See let-go.ts.
+   */
+  findsLetGo(step: number, atRisk: boolean): boolean {
+    const { d, at } = this;
+    if (atRisk) {
+      rememberRisk(d, at + letGo, step, this.centre, this.scale, lowestOf(d, at + trend), this.limit);
+    } else if (!remembersRisk(d, at + letGo)) return false;
+    else forgetOldRisk(d, at + letGo, step, longWindowSteps);
+    followGain(d, at + letGo, this.last);
+    for (const place of [LAST, BEFORE, BEFORE_THAT]) if (!isBack(d, at + letGo, d[at + place]!)) return false;
+    return true;
+  }
+
+  /** From here on the trend is that of the newest three values alone. `place`: as for the step. */
+  beginTrendAnew(place: number): void {
+    const { d, at } = this;
+    beginAgain(d, at + letGo);
+    beginTrendAnew(d, at + trend, [at + BEFORE_THAT, at + BEFORE, at + LAST], place);
   }
 
   save(out: WordWriter): void {

@@ -57,7 +57,9 @@ const low11 = 41;
 const low23 = 42;
 /** Index of the newest closed block in the rings. */
 const newestBlock = 43;
-const blocks = 44;
+/** Steps since the trend began anew; Infinity if it never did. */
+const stepsSinceAnew = 44;
+const blocks = 45;
 const lows = blocks + longBlocks * blockFields;
 export const trendSize = lows + longBlocks;
 
@@ -87,6 +89,26 @@ export function emptyTrend(d: Float64Array, at: number): void {
   d.fill(Infinity, at + openLow, at + low23 + 1);
   d.fill(Infinity, at + lows, at + trendSize);
   d[at + newestBlock] = longBlocks - 1;
+  d[at + stepsSinceAnew] = Infinity;
+}
+
+/**
+ * Forgets all but the newest steps, whose values are read from `valuesAt`, the oldest first: the trend is as if the first
+ * of them had been the first it ever saw. `t`: the place in its block of the newest one.
+ */
+export function beginTrendAnew(d: Float64Array, at: number, valuesAt: readonly number[], t: number): void {
+  d.fill(0, at, at + trendSize);
+  emptyTrend(d, at);
+  d[at + stepsSinceAnew] = 0;
+  valuesAt.forEach((valueAt, i) => {
+    const back = valuesAt.length - 1 - i;
+    stepTrend(d, at, valueAt, ((t - 1 - back + blockSteps) % blockSteps) + 1);
+  });
+}
+
+/** The lowest value of the last 116 to 120 steps; NaN without any. */
+export function lowestOf(d: Float64Array, at: number): number {
+  return finite(Math.min(d[at + openLow]!, d[at + low11]!, d[at + low23]!));
 }
 
 /** Makes the sums and lows again, bit by bit those of the trend that was kept; its figures follow with the next step. */
@@ -119,7 +141,8 @@ export function stepTrend(d: Float64Array, at: number, valueAt: number, t: numbe
   finishWindow(d, at, midWindow, closedMid, neededMid);
   finishWindow(d, at, longWindow, closedLong, neededLong);
   const n = d[at + closedMid + N]! + countOf[d[at + open + STEPS]!]!;
-  d[at + PRESENT] = n / (midBlocks * blockSteps + openSteps);
+  d[at + stepsSinceAnew]! += 1;
+  d[at + PRESENT] = n / Math.min(midBlocks * blockSteps + openSteps, d[at + stepsSinceAnew]!);
   const newest = Math.min(d[at + openLow]!, d[at + low2]!);
   d[at + FLOOR] = finite(newest);
   d[at + FLOOR_SLOPE_MID] = finite((newest - d[at + low5]!) / 15);
