@@ -70,7 +70,7 @@ function mutualTls({ controlPlaneName }: BootstrapTls, dir: string): object {
       '@type': 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext',
       ...(!isIP(controlPlaneName) && !controlPlaneName.includes('://') && { sni: controlPlaneName }),
       common_tls_context: {
-        tls_params: { tls_minimum_protocol_version: 'TLSv1_2' },
+        tls_params: { tls_minimum_protocol_version: 'TLSv1_2', tls_maximum_protocol_version: 'TLSv1_3' },
         tls_certificate_sds_secret_configs: [fromFile('identity')],
         validation_context_sds_secret_config: fromFile('authorities'),
       },

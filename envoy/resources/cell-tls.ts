@@ -53,7 +53,8 @@ function transportSocket(tls: Tls, protocol: ServiceDocument['protocol'], san: E
       '@type': anyOf('envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext'),
       ...(tls.serverName && { sni: tls.serverName }),
       common_tls_context: {
-        tls_params: { tls_minimum_protocol_version: 'TLSv1_2' },
+        // Said because Envoy itself would stop at 1.2, and reach no cell that wants 1.3.
+        tls_params: { tls_minimum_protocol_version: 'TLSv1_2', tls_maximum_protocol_version: 'TLSv1_3' },
         alpn_protocols: [protocol === 'http/1.1' ? 'http/1.1' : 'h2'],
         ...certificate(tls),
         ...validation(tls, san),

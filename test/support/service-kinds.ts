@@ -35,7 +35,10 @@ export class Cells {
       if (until) void until.then(() => response.end(cell));
       else setTimeout(() => response.end(cell), delayMs);
     };
-    const server = tls ? createHttps({ cert: tls.certificate, key: tls.key }, answer) : createHttp(answer);
+    const server = tls
+      ? // As strict as a cell may be.
+        createHttps({ cert: tls.certificate, key: tls.key, minVersion: 'TLSv1.3' }, answer)
+      : createHttp(answer);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     this.stops.push(() => {
       server.close();
