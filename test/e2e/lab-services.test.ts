@@ -140,8 +140,14 @@ describe('Services of the chaos lab', function () {
         expect(Object.keys(metrics).filter((name) => !isMetricName(name))).to.deep.equal([]);
         expect(metrics).to.include({ 'heap.limit_bytes': 67_110_000, 'http.in_flight_limit': 24 });
         // Without requests there is no latency to speak of, and none is made up.
-        const idle = await instance.step((metrics) => metrics['http.request_rate'] === 0 && metrics['gc.share'] === 0);
-        expect(idle.metrics).to.include.keys(...always, 'event_loop.delay_p99_s');
+        // On a busy machine a step may pass in which the delay of the event loop was not sampled once.
+        const idle = await instance.step(
+          (metrics) =>
+            metrics['http.request_rate'] === 0 &&
+            metrics['gc.share'] === 0 &&
+            metrics['event_loop.delay_p99_s'] !== undefined,
+        );
+        expect(idle.metrics).to.include.keys(...always);
         expect(idle.metrics).not.to.have.any.keys(...whenServing);
       }),
     );
