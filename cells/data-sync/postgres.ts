@@ -142,7 +142,6 @@ export class PostgresReplica implements DataSync {
       (names) => names === standbyName(from.name),
     );
     if (!isWaiting) return;
-    // First the replica hears that it is secured no longer, then the owner stops to wait: never the other way round.
     await this.on(owner, fenceTimeoutMs, (client) => client.query('update understudy_owner set secured = null')).catch(
       (error: unknown) => {
         if (!forGood) throw error;
