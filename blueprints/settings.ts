@@ -101,9 +101,18 @@ export type Settings = z.infer<typeof settingsSchema>;
 
 /** Reads and checks a settings file. Throws an Error that names the file, the path within it and the reason. */
 export function loadSettings(file: string): Settings {
-  const parsed = settingsSchema.safeParse(parse(readFileSync(file, 'utf8')));
+  const parsed = settingsSchema.safeParse(readSettings(file));
   if (parsed.success) return parsed.data;
   throw new Error(settingsProblems(file, parsed.error));
+}
+
+/** What the YAML file says, unchecked. Throws an Error that names the file. */
+export function readSettings(file: string): unknown {
+  try {
+    return parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    throw new Error(`${file}: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 /** One line per problem: file, path, reason. */

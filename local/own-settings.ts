@@ -1,7 +1,5 @@
 /** A person's settings for a local stack: all but the addresses of what the stack starts itself. */
-import { readFileSync } from 'node:fs';
-import { parse } from 'yaml';
-import { settingsSchema, settingsProblems } from '../blueprints/settings';
+import { readSettings, settingsProblems, settingsSchema } from '../blueprints/settings';
 import type { SettingsOverrides } from './stack';
 
 /** What the stack fills in, by section. */
@@ -14,7 +12,7 @@ const filledIn = {
 
 /** Throws an Error that names the file, the path within it and the reason: also of what is not for a person to say. */
 export function loadOwnSettings(file: string): SettingsOverrides {
-  const own: unknown = parse(readFileSync(file, 'utf8')) ?? {};
+  const own: unknown = readSettings(file) ?? {};
   if (!isSections(own)) throw new Error(`${file}: (top): expected sections of settings, such as cells:`);
   const sections = Object.entries(filledIn);
   const taken = sections.flatMap(([section, values]) =>

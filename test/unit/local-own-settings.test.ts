@@ -26,6 +26,7 @@ describe('A person’s settings for a local stack', () => {
     ['a section that there is not', 'cell: {}', '(top): Unrecognized key: "cell"'],
     ['a value of another type', 'logLevel: loud', 'logLevel: Invalid option'],
     ['a section of another type', 'postgres: none', 'postgres: Invalid input: expected object'],
+    ['what is no YAML', 'cells: [', 'Flow sequence'],
     ['what is no settings', '- cells', '(top): expected sections of settings'],
   ] as const)
     it(`are refused with file, path and reason for ${what}`, () =>
